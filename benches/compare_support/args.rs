@@ -1,0 +1,101 @@
+//! The command line.
+
+/// The text of `--help`, without the lists of rows and peers.
+pub(crate) const HELP: &str = "\
+Compares single-threaded executors and prints a Markdown table.
+
+Usage: cargo bench --bench compare -- [OPTIONS]
+
+  --row NAME        only this row, or this group of rows (`yield` is `yield/1`, `yield/100`, ...); repeatable
+  --peer NAME       only this peer; repeatable
+  --rounds N        samples of each peer on each row
+  --check           one small sample of each, for its checks (always so in a build with debug assertions)
+  --list            print the names of the chosen rows
+  --once OPS        run one row of one peer once, and print how many operations that was (for profilers)
+  --footprint TASKS print one peer's bytes per task in this very process (the memory row runs this)
+  --help            this text
+
+Other arguments are ignored, such as those that cargo adds.";
+
+/// What the command line asked for.
+#[derive(Default)]
+pub(crate) struct Args {
+    rows: Vec<String>,
+    peers: Vec<String>,
+    pub(crate) rounds: Option<usize>,
+    pub(crate) check: bool,
+    pub(crate) list: bool,
+    pub(crate) once: Option<usize>,
+    pub(crate) footprint: Option<usize>,
+    pub(crate) help: bool,
+}
+
+impl Args {
+    /// Whether the row is chosen: by its name, by its group, or because none was.
+    pub(crate) fn wants(&self, row: &str) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|wanted| is_row(wanted, row))
+    }
+
+    /// Whether the peer is chosen: by its name, or because none was.
+    pub(crate) fn wants_peer(&self, peer: &str) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|wanted| wanted == peer)
+    }
+
+    /// The first `--row` that chooses none of `rows`.
+    pub(crate) fn unknown_row(&self, rows: &[&str]) -> Option<&str> {
+        let unknown = |wanted: &&String| !rows.iter().any(|row| is_row(wanted, row));
+        self.rows.iter().find(unknown).map(String::as_str)
+    }
+
+    /// The first `--peer` that is none of `peers`.
+    pub(crate) fn unknown_peer(&self, peers: &[&str]) -> Option<&str> {
+        let unknown = |wanted: &&String| !peers.contains(&wanted.as_str());
+        self.peers.iter().find(unknown).map(String::as_str)
+    }
+}
+
+/// Reads the command line, both `--row NAME` and `--row=NAME`.
+///
+/// # Errors
+///
+/// If a value is missing, or no number where one is needed.
+pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Args, String> {
+    let mut args = Args::default();
+    let mut words = words.flat_map(|word| match word.split_once('=') {
+        Some((option, value)) => vec![option.to_owned(), value.to_owned()],
+        None => vec![word],
+    });
+    while let Some(option) = words.next() {
+        let mut value = || {
+            words
+                .next()
+                .ok_or_else(|| format!("{option} needs a value"))
+        };
+        match option.as_str() {
+            "--row" => args.rows.push(value()?),
+            "--peer" => args.peers.push(value()?),
+            "--rounds" => args.rounds = Some(number(&option, &value()?)?),
+            "--once" => args.once = Some(number(&option, &value()?)?),
+            "--footprint" => args.footprint = Some(number(&option, &value()?)?),
+            "--check" => args.check = true,
+            "--list" => args.list = true,
+            "--help" | "-h" => args.help = true,
+            _ => {}
+        }
+    }
+    Ok(args)
+}
+
+fn is_row(wanted: &str, row: &str) -> bool {
+    wanted == row
+        || row
+            .strip_prefix(wanted)
+            .is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn number(option: &str, value: &str) -> Result<usize, String> {
+    match value.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(format!("{option} needs a positive number, not {value:?}")),
+    }
+}

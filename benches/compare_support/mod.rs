@@ -1,0 +1,15 @@
+//! The parts of the `compare` benchmark.
+//!
+//! To add a peer, implement [`peer::Peer`] in a file of its own and list it in [`peer::columns`]; no row changes.
+//! To add a row, write its workload in [`workloads`] and name it in [`rows::Row`]; no peer changes.
+
+pub(crate) mod args;
+mod futures;
+pub(crate) mod memory;
+pub(crate) mod peer;
+mod peer_mainstay;
+mod peer_tokio;
+pub(crate) mod rows;
+mod stage;
+pub(crate) mod table;
+mod workloads;

@@ -1,0 +1,51 @@
+//! mainstay as it comes out of `Executor::new()`.
+
+use std::cell::Cell;
+
+use mainstay::{Executor, JoinError, JoinHandle};
+
+use super::peer::Peer;
+
+pub(crate) struct Mainstay(Executor<'static>);
+
+impl Peer for Mainstay {
+    const NAME: &'static str = "mainstay";
+    const NOTE: &'static str =
+        "`Executor::new()`; contains panics and tells the exception handler of each";
+
+    type Joined<T> = Result<T, JoinError>;
+    type Handle<T: 'static> = JoinHandle<T>;
+
+    fn new() -> Self {
+        Self(Executor::new())
+    }
+
+    fn block_on<F: Future>(&self, root: F) -> F::Output {
+        self.0.block_on(root)
+    }
+
+    fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        self.0.spawn(future)
+    }
+
+    fn spawn_detached<F>(&self, future: F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        self.0.spawn(future).detach();
+    }
+
+    fn returned<T>(joined: Result<T, JoinError>) -> Option<T> {
+        joined.ok()
+    }
+
+    fn count_reports(&self, reports: &'static Cell<usize>) -> bool {
+        self.0
+            .set_exception_handler(move |_, _| reports.set(reports.get() + 1));
+        true
+    }
+}

@@ -1,0 +1,327 @@
+//! Cells: a future in place, later its outcome in the same place, and the code that knows their types.
+
+use std::alloc::Layout;
+use std::fmt::{Debug, Display};
+use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, needs_drop};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{Context, Poll};
+
+use crate::exception::{AnyError, Exception};
+use crate::unwind::{Panic, catch, catch_drop};
+
+use super::pages;
+use super::slots::{CANCEL, CLAIMED, Header, STORED};
+
+/// Decides what output counts as a failure.
+pub(crate) trait Judge<T> {
+    fn failure(value: &T) -> Option<&(dyn AnyError + 'static)>;
+}
+
+/// `spawn`: never looks into the output.
+#[derive(Debug)]
+pub(crate) enum Plain {}
+
+/// `spawn_fallible`: an `Err` is a failure.
+#[derive(Debug)]
+pub(crate) enum Fallible {}
+
+impl<T> Judge<T> for Plain {
+    #[inline]
+    fn failure(_: &T) -> Option<&(dyn AnyError + 'static)> {
+        None
+    }
+}
+
+impl<T, E: Display + Debug + 'static> Judge<Result<T, E>> for Fallible {
+    #[inline]
+    fn failure(value: &Result<T, E>) -> Option<&(dyn AnyError + 'static)> {
+        value
+            .as_ref()
+            .err()
+            .map(|error| error as &(dyn AnyError + 'static))
+    }
+}
+
+/// What a cell holds when its future is gone.
+pub(super) enum Held<T> {
+    Value(T),
+    Panic(Box<Panic>),
+}
+
+/// Either the future or what came of it.
+#[repr(C)]
+union Body<F: Future> {
+    future: ManuallyDrop<F>,
+    held: ManuallyDrop<Held<F::Output>>,
+}
+
+/// A task in memory. `Header` first, so that a pointer to the one is a pointer to the other.
+#[repr(C)]
+pub(super) struct TaskCell<F: Future> {
+    header: Header,
+    body: Body<F>,
+}
+
+/// Where a cell keeps what its task failed by.
+pub(super) enum Failure {
+    Panic(NonNull<Panic>),
+    Error(NonNull<dyn AnyError>),
+}
+
+impl Failure {
+    /// # Safety
+    ///
+    /// The cell that this came from goes on holding it for `'a`.
+    pub(super) unsafe fn view<'a>(self) -> Exception<'a> {
+        match self {
+            // SAFETY: the caller's contract; a panic in its box does not move.
+            Failure::Panic(panic) => Exception::panic(unsafe { panic.as_ref() }),
+            // SAFETY: the caller's contract; the error lies in the cell, which does not move.
+            Failure::Error(error) => Exception::error(unsafe { error.as_ref() }),
+        }
+    }
+}
+
+/// What a poll came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Pending,
+    Returned,
+    Failed,
+}
+
+/// The typed half of a task, behind its header.
+pub(super) struct VTable {
+    /// # Safety
+    ///
+    /// The cell is of this table's type and its future is alive and not borrowed by anybody else.
+    pub(super) poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Step,
+    /// May unwind; the future counts as dropped then too.
+    ///
+    /// # Safety
+    ///
+    /// As for `poll`; the future is gone afterwards.
+    pub(super) drop_future: unsafe fn(NonNull<Header>),
+    /// May unwind; what was held counts as dropped then too.
+    ///
+    /// # Safety
+    ///
+    /// The cell is of this table's type, `STORED`, and nobody looks at what it holds; it holds nothing afterwards.
+    pub(super) drop_held: unsafe fn(NonNull<Header>),
+    /// # Safety
+    ///
+    /// The cell is of this table's type and holds nothing.
+    pub(super) store_panic: unsafe fn(NonNull<Header>, Box<Panic>),
+    /// # Safety
+    ///
+    /// The cell is of this table's type and `STORED`.
+    pub(super) failure: unsafe fn(NonNull<Header>) -> Option<Failure>,
+    /// # Safety
+    ///
+    /// The cell is of this table's type, `STORED`, and nobody looks at what it holds.
+    pub(super) take_also: unsafe fn(NonNull<Header>) -> Option<Box<Panic>>,
+    /// Where `Held<T>` starts, from the header.
+    pub(super) held_offset: usize,
+    pub(super) class: usize,
+    pub(super) layout: Layout,
+}
+
+/// Makes the table of a future type and a way of judging its output.
+pub(super) struct Typed<F, J>(PhantomData<(F, J)>);
+
+impl<F: Future, J: Judge<F::Output>> Typed<F, J> {
+    pub(super) const LAYOUT: Layout = Layout::new::<TaskCell<F>>();
+    pub(super) const CLASS: usize = pages::class_of(Self::LAYOUT);
+    pub(super) const VTABLE: &'static VTable = &VTable {
+        poll: poll::<F, J>,
+        drop_future: drop_future::<F>,
+        drop_held: drop_held::<F::Output, F>,
+        store_panic: store_panic::<F>,
+        failure: failure::<F, J>,
+        take_also: take_also::<F>,
+        held_offset: std::mem::offset_of!(TaskCell<F>, body),
+        class: Self::CLASS,
+        layout: Self::LAYOUT,
+    };
+}
+
+/// The table in vacant slots. Nothing in it is ever called.
+pub(super) fn vacant_vtable() -> &'static VTable {
+    Typed::<std::future::Ready<()>, Plain>::VTABLE
+}
+
+#[inline]
+fn future_of<F: Future>(header: NonNull<Header>) -> *mut F {
+    let cell = header.cast::<TaskCell<F>>().as_ptr();
+    // No reference is made: only the address of a field of the allocation is computed.
+    cell.wrapping_byte_add(std::mem::offset_of!(TaskCell<F>, body))
+        .cast()
+}
+
+#[inline]
+fn held_of<F: Future>(header: NonNull<Header>) -> *mut Held<F::Output> {
+    future_of::<F>(header).cast()
+}
+
+/// Moves a future into a vacant cell.
+///
+/// # Safety
+///
+/// The cell was made for this layout (`Typed::<F, _>::CLASS`) and is vacant.
+#[inline]
+pub(super) unsafe fn store_future<F: Future>(header: NonNull<Header>, future: F) {
+    // SAFETY: the caller gives a vacant cell of the right size and alignment, so nothing is overwritten that lives.
+    unsafe { future_of::<F>(header).write(future) };
+}
+
+/// Takes what a cell holds.
+///
+/// # Safety
+///
+/// `held` is the address of a live `Held<T>` (flag `STORED`), which the caller forgets afterwards.
+#[inline]
+pub(super) unsafe fn take_held<T>(held: *mut Held<T>) -> Held<T> {
+    // SAFETY: the caller's contract: it is alive, and read once.
+    unsafe { held.read() }
+}
+
+/// The one function that polls.
+///
+/// # Safety
+///
+/// See [`VTable::poll`].
+unsafe fn poll<F: Future, J: Judge<F::Output>>(
+    header: NonNull<Header>,
+    cx: &mut Context<'_>,
+) -> Step {
+    let future = future_of::<F>(header);
+    // SAFETY: the caller gives exclusive access to a live future for this call (its slot is RUNNING), and the future
+    // never moves while it lives: cells have stable addresses and only `drop_future` ends it, in place.
+    let pinned = unsafe { Pin::new_unchecked(&mut *future) };
+    // User code: Future::poll.
+    match catch(|| pinned.poll(cx)) {
+        Ok(Poll::Pending) => Step::Pending,
+        // SAFETY: the future is alive and RUNNING, as it was for the poll.
+        Ok(Poll::Ready(value)) => unsafe { returned::<F, J>(header, value) },
+        // SAFETY: the same; a panicking poll leaves the future to be dropped.
+        Err(panic) => unsafe { panicked::<F>(header, panic) },
+    }
+}
+
+/// The future gave its value: drop it, then store or drop the value.
+///
+/// # Safety
+///
+/// As for [`VTable::poll`].
+#[inline]
+unsafe fn returned<F: Future, J: Judge<F::Output>>(
+    header: NonNull<Header>,
+    value: F::Output,
+) -> Step {
+    if needs_drop::<F>() {
+        // User code: Drop of F.
+        // SAFETY: the future is alive, and gone after this call, whether it unwinds or not.
+        if let Err(panic) = catch(|| unsafe { drop_future::<F>(header) }) {
+            // SAFETY: the future is gone, so the cell holds nothing.
+            return unsafe { refused::<F>(header, value, panic) };
+        }
+    }
+    // SAFETY: the header is that of an occupied cell; only `Cell` fields are touched.
+    let flags = unsafe { header.as_ref() }.flags.get();
+    let failed = J::failure(&value).is_some();
+    if failed || flags & CLAIMED != 0 && flags & CANCEL == 0 {
+        // SAFETY: the future is gone and `Body` has room for `Held`, at the same place.
+        unsafe { held_of::<F>(header).write(Held::Value(value)) };
+        // SAFETY: as above.
+        unsafe { header.as_ref() }.set(STORED);
+        return if failed { Step::Failed } else { Step::Returned };
+    }
+    // Nobody can ask for it: drop it now, not when its slot is used again.
+    // User code: Drop of the output.
+    match catch_drop(value) {
+        Ok(()) => Step::Returned,
+        Err(panic) => {
+            // SAFETY: the future is gone, so the cell holds nothing.
+            unsafe { store_panic::<F>(header, panic) };
+            Step::Failed
+        }
+    }
+}
+
+/// A destructor of a future that had returned panicked: the task failed, and its value goes.
+///
+/// # Safety
+///
+/// The future is gone and the cell holds nothing.
+#[cold]
+unsafe fn refused<F: Future>(
+    header: NonNull<Header>,
+    value: F::Output,
+    mut panic: Box<Panic>,
+) -> Step {
+    // User code: Drop of the output.
+    if let Err(second) = catch_drop(value) {
+        panic.push(second);
+    }
+    // SAFETY: the caller's contract.
+    unsafe { store_panic::<F>(header, panic) };
+    Step::Failed
+}
+
+/// The poll panicked: drop what remains of the future, keep the panic.
+///
+/// # Safety
+///
+/// As for [`VTable::poll`].
+#[cold]
+unsafe fn panicked<F: Future>(header: NonNull<Header>, mut panic: Box<Panic>) -> Step {
+    if needs_drop::<F>() {
+        // User code: Drop of F.
+        // SAFETY: the future is alive, and gone after this call, whether it unwinds or not.
+        if let Err(second) = catch(|| unsafe { drop_future::<F>(header) }) {
+            panic.push(second);
+        }
+    }
+    // SAFETY: the future is gone, so the cell holds nothing.
+    unsafe { store_panic::<F>(header, panic) };
+    Step::Failed
+}
+
+unsafe fn drop_future<F: Future>(header: NonNull<Header>) {
+    // SAFETY: the caller's contract ([`VTable::drop_future`]): alive, not borrowed, and never touched again. It is
+    // dropped where it was pinned.
+    unsafe { future_of::<F>(header).drop_in_place() };
+}
+
+unsafe fn drop_held<T, F: Future<Output = T>>(header: NonNull<Header>) {
+    // SAFETY: the header is that of an occupied cell.
+    unsafe { header.as_ref() }.clear(STORED);
+    // SAFETY: the caller's contract ([`VTable::drop_held`]); the flag above keeps anybody from looking at it again,
+    // also if this unwinds.
+    unsafe { held_of::<F>(header).drop_in_place() };
+}
+
+unsafe fn store_panic<F: Future>(header: NonNull<Header>, panic: Box<Panic>) {
+    // SAFETY: the caller's contract ([`VTable::store_panic`]): the cell holds nothing that this would overwrite.
+    unsafe { held_of::<F>(header).write(Held::Panic(panic)) };
+    // SAFETY: the header is that of an occupied cell.
+    unsafe { header.as_ref() }.set(STORED);
+}
+
+unsafe fn failure<F: Future, J: Judge<F::Output>>(header: NonNull<Header>) -> Option<Failure> {
+    // SAFETY: the caller's contract ([`VTable::failure`]): it is there, and nothing writes it during this call.
+    match unsafe { &*held_of::<F>(header) } {
+        Held::Value(value) => J::failure(value).map(|error| Failure::Error(error.into())),
+        Held::Panic(panic) => Some(Failure::Panic((&**panic).into())),
+    }
+}
+
+unsafe fn take_also<F: Future>(header: NonNull<Header>) -> Option<Box<Panic>> {
+    // SAFETY: the caller's contract ([`VTable::take_also`]): it is there and nobody looks at it.
+    match unsafe { &mut *held_of::<F>(header) } {
+        Held::Panic(panic) => panic.also.take(),
+        Held::Value(_) => None,
+    }
+}

@@ -1,0 +1,345 @@
+//! A handle's right to a task's outcome.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+
+use crate::completion::Extras;
+use crate::exception::Exception;
+use crate::remote::table;
+use crate::task::{Name, TaskId};
+use crate::unwind::Panic;
+
+use super::cell::{Held, take_held};
+use super::ended::{End, Pinned};
+use super::slots::{
+    BACKGROUND, CLAIMED, ENDED, EXTRAS, FAILED, Header, PINNED, READ, STORED, TAKEN, TOLD,
+};
+use super::{Arena, TaskRef, make_extras, name_of, reference};
+
+/// The right to a task's outcome, one word wide. While it lives, the slot stays the task's.
+///
+/// When the outcome has been taken, the slot is let again and the word holds what is left to ask for: the id, and how
+/// the task ended. (A task with a side record keeps its slot a little longer, for its name.)
+pub(crate) struct Claim<T> {
+    /// The slot; or, odd, id and end of a task whose slot is no longer ours.
+    word: NonNull<Header>,
+    _output: PhantomData<(T, *mut ())>,
+}
+
+/// In a spent word's end field: cancelled before it began, and not yet told so.
+const REFUSED: usize = 6;
+
+/// What a claim can say of its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// It has not ended.
+    Pending,
+    /// It has, and its outcome is being looked at.
+    Finishing,
+    /// The outcome can be taken.
+    Finished(End),
+    /// The outcome was taken.
+    Taken(End),
+}
+
+/// An outcome, out of its cell.
+pub(crate) enum Taken<T> {
+    /// What the future returned; also the `Err` of a fallible task.
+    Value(T),
+    Panic(Box<Panic>),
+    Cancelled(Option<Box<str>>),
+}
+
+impl<T> Claim<T> {
+    #[inline]
+    pub(super) fn new(slot: NonNull<Header>) -> Self {
+        Claim {
+            word: slot,
+            _output: PhantomData,
+        }
+    }
+
+    /// A claim to nothing: it reads as a task that was cancelled before it began.
+    pub(crate) fn cancelled() -> Self {
+        let mut claim = Claim {
+            word: NonNull::dangling(),
+            _output: PhantomData,
+        };
+        let id = super::fresh_id();
+        claim.spend(id, End::Cancelled);
+        claim.word = claim.word.map_addr(|word| word | REFUSED);
+        claim
+    }
+
+    #[inline]
+    fn header(&self) -> Option<&Header> {
+        if self.word.addr().get() & 1 != 0 {
+            return None;
+        }
+        // SAFETY: an even word is the address of a slot that this claim keeps occupied (A3), in an arena that outlives
+        // its claims (`Arena::release`).
+        Some(unsafe { self.word.as_ref() })
+    }
+
+    /// The arena of a slot that is occupied.
+    #[inline]
+    fn arena(header: &Header) -> NonNull<Arena> {
+        let owner = table::endpoint(header.key().executor())
+            .map_or(ptr::null_mut(), |endpoint| endpoint.owner());
+        match NonNull::new(owner.cast()) {
+            Some(arena) => arena,
+            None => unreachable!("an arena keeps its endpoint for as long as it lives"),
+        }
+    }
+
+    /// Lets go of a slot for good.
+    #[inline]
+    fn spend(&mut self, id: TaskId, end: End) {
+        let end = match end {
+            End::Returned => 0,
+            End::Failed => 2,
+            End::Cancelled => 4,
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "ids end at MAX_ID, which leaves 3 bits of a word"
+        )]
+        let word = (id.get() as usize) << 3 | end | 1;
+        self.word = NonNull::new(ptr::without_provenance_mut(word)).unwrap_or(NonNull::dangling());
+    }
+
+    fn spent(&self) -> (TaskId, End) {
+        let word = self.word.addr().get();
+        let end = match word & 6 {
+            0 => End::Returned,
+            2 => End::Failed,
+            _ => End::Cancelled,
+        };
+        (TaskId::new((word >> 3) as u64), end)
+    }
+
+    pub(crate) fn id(&self) -> TaskId {
+        match self.header() {
+            Some(header) => header.id(),
+            None => self.spent().0,
+        }
+    }
+
+    pub(crate) fn name(&self) -> Name {
+        match self.header() {
+            Some(header) => name_of(header),
+            None => Name::counted(self.spent().0),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn status(&self) -> Status {
+        let Some(header) = self.header() else {
+            return Status::Taken(self.spent().1);
+        };
+        let flags = header.flags.get();
+        if flags & ENDED == 0 {
+            Status::Pending
+        } else if flags & PINNED != 0 {
+            Status::Finishing
+        } else if flags & TAKEN != 0 {
+            Status::Taken(End::of(flags))
+        } else {
+            Status::Finished(End::of(flags))
+        }
+    }
+
+    /// Whether the future is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.header().is_none_or(|header| header.has(ENDED))
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn end(&self) -> Option<End> {
+        match self.header() {
+            None => Some(self.spent().1),
+            Some(header) => header.has(ENDED).then(|| End::of(header.flags.get())),
+        }
+    }
+
+    /// The task, while its slot is ours.
+    pub(crate) fn task(&self) -> Option<TaskRef> {
+        self.header().map(reference)
+    }
+
+    pub(crate) fn set_background(&self) {
+        if let Some(header) = self.header() {
+            header.set(BACKGROUND);
+        }
+    }
+
+    /// The side record, made if there is none; `None` when the slot is no longer ours.
+    pub(crate) fn extras(&self) -> Option<Rc<RefCell<Extras>>> {
+        self.header().map(make_extras)
+    }
+
+    /// Whether the task has a side record.
+    pub(crate) fn has_extras(&self) -> bool {
+        self.header().is_some_and(|header| header.has(EXTRAS))
+    }
+
+    /// What the arena belongs to, if that is an `S`.
+    pub(crate) fn host<S: 'static>(&self) -> Option<Rc<S>> {
+        let header = self.header()?;
+        let arena = Self::arena(header);
+        // SAFETY: the arena outlives its claims.
+        let arena = unsafe { arena.as_ref() };
+        let host: Rc<dyn Any> = arena.host.borrow().as_ref()?.upgrade()?;
+        host.downcast::<S>().ok()
+    }
+
+    /// The endpoint of the task's executor.
+    pub(crate) fn endpoint(&self) -> Option<&'static crate::remote::endpoint::Endpoint> {
+        table::endpoint(self.header()?.key().executor())
+    }
+
+    /// Sets a key of ours to be woken when the outcome can be taken. `false`: there is a side record, which holds it.
+    #[inline]
+    pub(crate) fn await_by_key(&self, key: usize) -> bool {
+        match self.header() {
+            Some(header) if !header.has(EXTRAS) => {
+                header.set_awaiter_key(key);
+                true
+            }
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    /// Whether the failure is one that nobody has been told or has read; marks it read.
+    pub(crate) fn mark_read(&self) -> bool {
+        match self.header() {
+            Some(header) if header.has(FAILED) && !header.has(TOLD | READ) => {
+                header.set(READ);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The failure of a finished task.
+    pub(crate) fn failure(&self) -> Option<Exception<'_>> {
+        let header = self.header()?;
+        if !header.has(FAILED) || !header.has(STORED) || header.has(PINNED) {
+            return None;
+        }
+        // SAFETY: the table is the cell's own and the cell holds something.
+        let failure = unsafe { (header.vtable.get().failure)(self.word) }?;
+        // SAFETY: it stays while the view borrows this claim: taking it and dropping the claim need `&mut` (A4), and a
+        // token drops it only when there is no claim.
+        Some(unsafe { failure.view() })
+    }
+
+    /// The key that the task's waker carries, while its slot is ours.
+    #[inline]
+    pub(crate) fn key(&self) -> Option<usize> {
+        self.header().map(|header| header.key.get())
+    }
+
+    /// Takes the one outcome of a task that never began. `false`: it is not such a task, or was taken.
+    pub(crate) fn take_refusal(&mut self) -> bool {
+        let word = self.word.addr().get();
+        if word & 7 != REFUSED | 1 {
+            return false;
+        }
+        let id = self.spent().0;
+        self.spend(id, End::Cancelled);
+        true
+    }
+
+    /// Whether the task has ended and something is left to look at or to drop.
+    #[inline]
+    pub(crate) fn is_over_with_something(&self) -> bool {
+        self.header()
+            .is_some_and(|header| header.has(ENDED) && header.has(STORED | EXTRAS))
+    }
+
+    /// Takes the outcome, if it can be taken.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Taken<T>> {
+        let slot = self.word;
+        let header = self.header()?;
+        let flags = header.flags.get();
+        if flags & (ENDED | PINNED | TAKEN) != ENDED {
+            return None;
+        }
+        header.flags.set(flags & !STORED | TAKEN);
+        let taken = if flags & STORED != 0 {
+            let held: *mut Held<T> = slot
+                .as_ptr()
+                .wrapping_byte_add(header.vtable.get().held_offset)
+                .cast();
+            // SAFETY: STORED said that a `Held<T>` is there: `T` is the output of the future that this claim was made
+            // for. The flag is cleared, so that it is not read again; not PINNED, so that nobody looks (A4).
+            match unsafe { take_held(held) } {
+                Held::Value(value) => Taken::Value(value),
+                Held::Panic(panic) => Taken::Panic(panic),
+            }
+        } else {
+            Taken::Cancelled(reason(header))
+        };
+        if flags & EXTRAS == 0 {
+            let (id, end) = (header.id(), End::of(flags));
+            let arena = Self::arena(header);
+            header.clear(CLAIMED);
+            // SAFETY: the arena is alive: this claim still counts.
+            unsafe { arena.as_ref() }.vacate(slot);
+            self.spend(id, end);
+            // SAFETY: alive until here, and not touched after.
+            unsafe { Arena::release(arena) };
+        }
+        Some(taken)
+    }
+
+    /// Gives the claim up. A finished task with something to look at or drop is handed over as a token.
+    #[inline]
+    pub(crate) fn give_up(&mut self) -> Option<Pinned> {
+        let slot = self.word;
+        let header = self.header()?;
+        let arena = Self::arena(header);
+        let flags = header.flags.get();
+        header.clear(CLAIMED);
+        let mut pinned = None;
+        if flags & (ENDED | PINNED) == ENDED {
+            if flags & (STORED | EXTRAS) == 0 {
+                // SAFETY: the arena is alive: this claim still counts.
+                unsafe { arena.as_ref() }.vacate(slot);
+            } else {
+                header.set(PINNED);
+                // SAFETY: ended, and pinned by this call; the arena is alive.
+                pinned = Some(unsafe { Pinned::new(arena.as_ref(), slot) });
+            }
+        }
+        self.spend(TaskId::new(0), End::Returned);
+        // SAFETY: alive until here, and not touched after.
+        unsafe { Arena::release(arena) };
+        pinned
+    }
+}
+
+#[cold]
+fn reason(header: &Header) -> Option<Box<str>> {
+    if header.has(EXTRAS) {
+        make_extras(header).borrow().reason.clone()
+    } else {
+        None
+    }
+}
+
+impl<T> Drop for Claim<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // The handle has asked for the token and done what is to be done; a bare claim only lets go.
+        if self.word.addr().get() & 1 == 0 {
+            drop(self.give_up());
+        }
+    }
+}

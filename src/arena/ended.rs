@@ -1,0 +1,234 @@
+//! Tokens of a task whose future is gone and whose outcome is not yet anybody's.
+
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use crate::completion::Awaiter;
+use crate::exception::Exception;
+use crate::task::TaskInfo;
+use crate::unwind::{Panic, bury, catch};
+
+use super::slots::{
+    BACKGROUND, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, PINNED, READ, STORED, TOLD,
+};
+use super::{Arena, Dropped, TaskRef, info_of, make_extras, reference};
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Returned,
+    Failed,
+    Cancelled,
+}
+
+impl End {
+    #[inline]
+    pub(super) fn of(flags: u32) -> Self {
+        if flags & FAILED != 0 {
+            End::Failed
+        } else if flags & CANCELLED != 0 {
+            End::Cancelled
+        } else {
+            End::Returned
+        }
+    }
+}
+
+/// A task that has just ended. To be published or pinned.
+#[must_use = "a task that is neither published nor pinned keeps its slot for ever"]
+pub(crate) struct Ended<'a> {
+    arena: &'a Arena,
+    slot: NonNull<Header>,
+}
+
+impl<'a> Ended<'a> {
+    /// # Safety
+    ///
+    /// The slot is `ENDED`, and the caller has just set `PINNED` for this token.
+    #[inline]
+    pub(super) unsafe fn new(arena: &'a Arena, slot: NonNull<Header>) -> Self {
+        Ended { arena, slot }
+    }
+
+    #[inline]
+    fn header(&self) -> &Header {
+        // SAFETY: PINNED keeps the slot occupied (A3), and the arena is borrowed.
+        unsafe { self.slot.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn end(&self) -> End {
+        End::of(self.header().flags.get())
+    }
+
+    /// Whether nothing has to be done but waking a task: no failure, no callback, no foreign awaiter.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.header().has(FAILED | EXTRAS | BACKGROUND)
+    }
+
+    /// Makes the outcome of a [plain](Self::is_plain) task takeable, or frees the slot if nobody can take it.
+    #[inline]
+    pub(crate) fn publish(self) -> Awaiter {
+        let header = self.header();
+        debug_assert!(self.is_plain());
+        header.clear(PINNED);
+        if header.has(CLAIMED) {
+            let key = header.awaiter_key();
+            if key == 0 {
+                return Awaiter::Nobody;
+            }
+            header.set_awaiter_key(0);
+            return Awaiter::Key(key);
+        }
+        // Without a claim the output was dropped as it came (`cell::returned`).
+        self.arena.vacate(self.slot);
+        Awaiter::Nobody
+    }
+
+    /// Keeps the outcome where it is, to be looked at, for as long as it takes.
+    #[cold]
+    pub(crate) fn pin(self) -> Pinned {
+        // SAFETY: the pin passes on; the arena is alive.
+        unsafe { Pinned::new(self.arena, self.slot) }
+    }
+}
+
+/// A task whose outcome may be looked at. Keeps the arena.
+#[must_use = "a pinned outcome cannot be taken until it is published"]
+pub(crate) struct Pinned {
+    arena: Rc<Arena>,
+    slot: NonNull<Header>,
+}
+
+impl Pinned {
+    /// # Safety
+    ///
+    /// The slot is `ENDED` and `PINNED`, and the pin passes to this token. `arena` is its arena.
+    pub(super) unsafe fn new(arena: &Arena, slot: NonNull<Header>) -> Self {
+        // SAFETY: every arena is made by `Rc::new` (`Arena::new`), and this one is alive.
+        unsafe { Rc::increment_strong_count(arena) };
+        Pinned {
+            // SAFETY: the count taken above.
+            arena: unsafe { Rc::from_raw(arena) },
+            slot,
+        }
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: PINNED keeps the slot occupied (A3), and `arena` its memory.
+        unsafe { self.slot.as_ref() }
+    }
+
+    pub(crate) fn task(&self) -> TaskRef {
+        reference(self.header())
+    }
+
+    pub(crate) fn info(&self) -> TaskInfo {
+        info_of(self.header())
+    }
+
+    pub(crate) fn end(&self) -> End {
+        End::of(self.header().flags.get())
+    }
+
+    /// What the task failed by; `None` if it did not, or if it was taken meanwhile.
+    pub(crate) fn exception(&self) -> Option<Exception<'_>> {
+        let header = self.header();
+        if !header.has(STORED) || !header.has(FAILED) {
+            return None;
+        }
+        // SAFETY: the table is the cell's own and the cell holds something.
+        let failure = unsafe { (header.vtable.get().failure)(self.slot) }?;
+        // SAFETY: PINNED keeps it there while `self`, from which the view borrows, lives (A4).
+        Some(unsafe { failure.view() })
+    }
+
+    /// Takes the panics that followed the task's own, each to be reported by itself. To be called before anybody else
+    /// can have looked, that is, on a task that has just ended.
+    pub(crate) fn take_also(&mut self) -> Option<Box<Panic>> {
+        let header = self.header();
+        if !header.has(STORED) {
+            return None;
+        }
+        // SAFETY: the table is the cell's own; the cell holds something; `&mut self` excludes views of this token, and
+        // handles give none of a task that was never published.
+        unsafe { (header.vtable.get().take_also)(self.slot) }
+    }
+
+    /// Whether a handle may still ask for the outcome.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.header().has(CLAIMED)
+    }
+
+    pub(crate) fn is_background(&self) -> bool {
+        self.header().has(BACKGROUND)
+    }
+
+    pub(crate) fn is_told(&self) -> bool {
+        self.header().has(TOLD)
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        self.header().has(READ)
+    }
+
+    pub(crate) fn mark_told(&self) {
+        self.header().set(TOLD);
+    }
+
+    pub(crate) fn mark_read(&self) {
+        self.header().set(READ);
+    }
+
+    /// Makes the outcome takeable; where nobody can take it, drops it and frees the slot. Gives who waits, and the
+    /// panic that dropping started.
+    pub(crate) fn publish(self) -> (Awaiter, Dropped) {
+        self.settle()
+    }
+
+    fn settle(&self) -> (Awaiter, Dropped) {
+        let header = self.header();
+        if header.has(CLAIMED) {
+            header.clear(PINNED);
+            return (take_awaiter(header), Ok(()));
+        }
+        let mut dropped = Ok(());
+        if header.has(STORED) {
+            // User code: Drop of the output, the error or the panic payload.
+            // SAFETY: the table is the cell's own, and nobody looks: there is no claim, and this token is being spent.
+            dropped = catch(|| unsafe { (header.vtable.get().drop_held)(self.slot) });
+        }
+        header.clear(PINNED);
+        let awaiter = take_awaiter(header);
+        self.arena.vacate(self.slot);
+        (awaiter, dropped)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if !self.header().has(PINNED) {
+            return;
+        }
+        // Not published: a safety net for teardown. Nothing is told any more.
+        let (awaiter, dropped) = self.settle();
+        drop(catch(move || drop(awaiter)));
+        if let Err(panic) = dropped {
+            drop(bury(panic));
+        }
+    }
+}
+
+fn take_awaiter(header: &Header) -> Awaiter {
+    if header.has(EXTRAS) {
+        return std::mem::take(&mut make_extras(header).borrow_mut().awaiter);
+    }
+    match header.awaiter_key() {
+        0 => Awaiter::Nobody,
+        key => {
+            header.set_awaiter_key(0);
+            Awaiter::Key(key)
+        }
+    }
+}

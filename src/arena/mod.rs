@@ -1,0 +1,865 @@
+//! The arena: owner of every task.
+//!
+//! A task's future, and later its outcome, lives in a cell of the arena from `insert` until nobody can ask for it any
+//! more. Handles and wakers name it; they do not own it (P1).
+//!
+//! All unsafe code about task memory is behind this module's types, which are safe to use in any order:
+//!
+//! - [`Owner`] is the executor's side. Only through it can the arena be *driven*; dropping it drops every future that
+//!   may borrow from the executor's `'env`.
+//! - [`Driven`] exists while an `Owner` is borrowed up the stack. Only through it are futures polled or dropped.
+//! - [`Ready`] is a slot taken off the run queue, to be polled exactly once.
+//! - [`Ended`] and [`Pinned`] are a task whose future is gone and whose outcome nobody may take yet.
+//! - [`Claim`] is a handle's right to the outcome.
+//! - [`TaskRef`] names a task by id and index; it is checked at every use.
+//!
+//! # Rules
+//!
+//! - **A1** A future does not move and its cell is not freed from `insert` until it is dropped in place.
+//! - **A2** A future is touched only while its slot is `RUNNING`, and `RUNNING` is set by exactly one frame, which clears
+//!   it. So there is one reference to a future at a time.
+//! - **A3** A cell is vacated only when its future is gone (`ENDED`), it holds nothing (not `STORED`), no claim
+//!   (`CLAIMED`) and no token (`PINNED`) exists.
+//! - **A4** What a cell holds is taken or dropped only by the claim while it is not `PINNED`, or, when there is no claim,
+//!   by the token.
+//! - **A5** A future with `BORROWS` is touched only through [`Driven`], which proves that `'env` is alive.
+//! - **A6** No `&mut` to a header, page or arena is ever made: all state is in `Cell`s, and what user code re-enters finds
+//!   it consistent.
+//! - **A7** Everything here happens on the thread that made the arena: none of these types is `Send` or `Sync`.
+
+pub(crate) mod cell;
+pub(crate) mod claim;
+pub(crate) mod ended;
+mod pages;
+mod queue;
+pub(crate) mod roots;
+mod slots;
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::ptr::{self, NonNull};
+use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Context;
+
+use crate::completion::Extras;
+use crate::key::Key;
+use crate::remote::endpoint::Endpoint;
+use crate::remote::table;
+use crate::task::{Name, TaskId, TaskInfo, TaskState};
+use crate::unwind::{Panic, catch};
+
+use cell::{Judge, Step, Typed, store_future};
+use claim::Claim;
+use ended::{Ended, Pinned};
+use pages::Pages;
+use queue::RunQueue;
+use roots::{Root, Roots};
+use slots::{
+    BACKGROUND, BORROWS, CANCEL, CANCELLED, CLAIMED, ENDED, EXTRAS, FAILED, Header, MAX_ID, PINNED,
+    QUEUED, READ, RUNNING, STORED, SideRecord, TOLD, VACANT,
+};
+
+/// Ids are handed out in blocks, so that a spawn is not an atomic operation.
+const ID_BLOCK: u64 = 1 << 12;
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A task named by its id; its index says where to look. Checked at every use, so a stale one names nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskRef {
+    pub(crate) id: TaskId,
+    pub(crate) index: u32,
+}
+
+/// What came of a request to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CancelState {
+    /// There is nothing left to cancel.
+    Finished,
+    /// Somebody asked before; the first reason stands.
+    Asked,
+    /// It is being polled or dropped: whoever does that sees the request.
+    Running,
+    /// It waits for [`Driven::destroy`].
+    Waiting,
+}
+
+/// See the module documentation.
+pub(crate) struct Arena {
+    /// The key of the task on the poll stack, or 0; with `running`, its slot.
+    running_key: Cell<usize>,
+    running: Cell<NonNull<Header>>,
+    queue: RunQueue,
+    pages: Pages,
+    next_id: Cell<u64>,
+    /// Where the present block of ids ends.
+    last_id: Cell<u64>,
+    /// Claims alive. The arena's memory outlives them.
+    held: Cell<usize>,
+    driven: Cell<bool>,
+    endpoint: &'static Endpoint,
+    executor: u32,
+    serial: u64,
+    roots: Roots,
+    host: RefCell<Option<Weak<dyn Any>>>,
+    /// Keeps the host, and through it this arena, for the claims that outlive the executor.
+    legacy: RefCell<Option<Rc<dyn Any>>>,
+}
+
+impl Arena {
+    #[track_caller]
+    fn new() -> Rc<Self> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let endpoint = table::acquire();
+        Rc::new(Arena {
+            running_key: Cell::new(0),
+            running: Cell::new(NonNull::dangling()),
+            queue: RunQueue::new(),
+            pages: Pages::new(),
+            next_id: Cell::new(0),
+            last_id: Cell::new(0),
+            held: Cell::new(0),
+            driven: Cell::new(false),
+            executor: endpoint.id(),
+            endpoint,
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            roots: Roots::default(),
+            host: RefCell::new(None),
+            legacy: RefCell::new(None),
+        })
+    }
+
+    pub(crate) fn endpoint(&self) -> &'static Endpoint {
+        self.endpoint
+    }
+
+    /// This arena's executor id, the high field of its keys.
+    #[inline]
+    pub(crate) fn executor(&self) -> u32 {
+        self.executor
+    }
+
+    /// Whether an [`Owner`] is driving this arena up the stack.
+    #[inline]
+    pub(crate) fn is_driven(&self) -> bool {
+        self.driven.get()
+    }
+
+    /// Leave to run and drop futures, if the arena is being driven.
+    #[inline]
+    pub(crate) fn driven(&self) -> Option<Driven<'_>> {
+        self.driven.get().then_some(Driven {
+            arena: self,
+            _home: PhantomData,
+        })
+    }
+
+    /// Remembers what the arena belongs to, for claims to find.
+    pub(crate) fn set_host(&self, host: Weak<dyn Any>) {
+        self.host.replace(Some(host));
+    }
+
+    /// Keeps `host` alive for as long as there are claims. To be called when the executor goes.
+    pub(crate) fn bequeath(&self, host: Rc<dyn Any>) {
+        if self.held.get() > 0 {
+            self.legacy.replace(Some(host));
+        }
+    }
+
+    /// Makes room in the tables for `tasks` slots.
+    #[track_caller]
+    pub(crate) fn reserve(&self, tasks: usize) {
+        self.pages.reserve(tasks, &self.queue, self.endpoint);
+    }
+
+    // --- spawning ---------------------------------------------------------------------------------------------------
+
+    /// Leave to insert what borrows nothing.
+    pub(crate) fn static_gate(&self) -> Gate<'static> {
+        Gate {
+            serial: self.serial,
+            flags: 0,
+            _env: PhantomData,
+        }
+    }
+
+    /// Inserts a task that may borrow from the `'env` of the gate. It is ready.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn insert<'env, F, J>(
+        &self,
+        gate: Gate<'env>,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> Claim<F::Output>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        if gate.serial != self.serial {
+            foreign_gate();
+        }
+        // What can fail comes first, so that a failure leaves everything as it was.
+        let id = self.next_id();
+        let class = Typed::<F, J>::CLASS;
+        let slot = self
+            .pages
+            .take(class, Typed::<F, J>::LAYOUT, &self.queue, self.endpoint);
+        // SAFETY: `take` gave a vacant slot of this type's class. The gate is of this arena: either `F: 'static`, or its
+        // owner's 'env outlives every time at which the owner is borrowed (`Driven`) and its drop, and BORROWS, which
+        // is in the gate's flags, keeps the future untouched at other times (A5).
+        unsafe { store_future(slot, future) };
+        // SAFETY: a slot of a live page.
+        let header = unsafe { slot.as_ref() };
+        let dedicated = if class == pages::NO_CLASS {
+            slots::DEDICATED
+        } else {
+            0
+        };
+        header.occupy(
+            self.executor,
+            id,
+            gate.flags | dedicated | QUEUED | CLAIMED,
+            Typed::<F, J>::VTABLE,
+            location,
+        );
+        self.queue.push(slot);
+        self.held.set(self.held.get() + 1);
+        Claim::new(slot)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn next_id(&self) -> u64 {
+        let id = self.next_id.get();
+        if id == self.last_id.get() {
+            return self.next_id_block();
+        }
+        self.next_id.set(id + 1);
+        id
+    }
+
+    #[cold]
+    #[track_caller]
+    fn next_id_block(&self) -> u64 {
+        let first = claim_ids(ID_BLOCK);
+        self.next_id.set(first + 1);
+        self.last_id.set(first + ID_BLOCK);
+        first
+    }
+
+    // --- waking -----------------------------------------------------------------------------------------------------
+
+    /// Wakes the task or root that `key` names, if it is waiting. `false`: the key is another executor's.
+    #[inline]
+    pub(crate) fn wake(&self, key: usize) -> bool {
+        // The task that is being polled wakes itself more often than any other does.
+        if key == self.running_key.get() {
+            let slot = self.running.get();
+            // SAFETY: a running slot is occupied (A2).
+            self.enqueue(slot, unsafe { slot.as_ref() });
+            return true;
+        }
+        let name = Key::<usize>::from_word(key);
+        if name.executor() != self.executor {
+            return false;
+        }
+        if let Some(slot) = self.pages.slot(name.index()) {
+            // SAFETY: frames lead to headers that live until the frame leads elsewhere.
+            let header = unsafe { slot.as_ref() };
+            if header.key.get() == key {
+                self.enqueue(slot, header);
+                return true;
+            }
+        }
+        self.roots.wake(key);
+        true
+    }
+
+    #[inline]
+    fn enqueue(&self, slot: NonNull<Header>, header: &Header) {
+        let flags = header.flags.get();
+        if flags & (QUEUED | ENDED) == 0 {
+            header.flags.set(flags | QUEUED);
+            self.queue.push(slot);
+        }
+    }
+
+    /// Takes the wakes that came from other threads, oldest first.
+    pub(crate) fn take_remote_wakes(&self) {
+        let start = self.queue.tail();
+        self.endpoint.drain_wakes(|index| {
+            // R3: whoever lives there now. An endpoint that served a bigger arena may name slots that are not here.
+            let Some(slot) = self.pages.slot(index) else {
+                return;
+            };
+            // SAFETY: as in `wake`.
+            let header = unsafe { slot.as_ref() };
+            if header.has(VACANT) {
+                self.roots.wake_index(index);
+            } else {
+                self.enqueue(slot, header);
+            }
+        });
+        self.queue.reverse_from(start);
+    }
+
+    // --- looking ----------------------------------------------------------------------------------------------------
+
+    /// Whether a task is ready.
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether a task is on the poll stack.
+    pub(crate) fn running(&self) -> Option<TaskRef> {
+        (self.running_key.get() != 0).then(|| {
+            // SAFETY: a running slot is occupied (A2).
+            let header = unsafe { self.running.get().as_ref() };
+            reference(header)
+        })
+    }
+
+    fn find(&self, task: TaskRef) -> Option<NonNull<Header>> {
+        let slot = self.pages.slot(task.index)?;
+        // SAFETY: frames lead to live headers.
+        let header = unsafe { slot.as_ref() };
+        (!header.has(VACANT) && header.id() == task.id).then_some(slot)
+    }
+
+    /// The task's present state in words.
+    pub(crate) fn info(&self, task: TaskRef) -> Option<TaskInfo> {
+        let slot = self.find(task)?;
+        // SAFETY: found alive.
+        Some(info_of(unsafe { slot.as_ref() }))
+    }
+
+    /// All tasks that have not ended, in spawn order.
+    pub(crate) fn live(&self) -> Vec<TaskRef> {
+        let mut live: Vec<TaskRef> = self
+            .occupied()
+            .filter(|(_, flags)| flags & ENDED == 0)
+            .map(|(task, _)| task)
+            .collect();
+        live.sort_unstable_by_key(|task| task.id);
+        live
+    }
+
+    /// All tasks that failed, were neither told nor read, and are only kept by a handle; in spawn order.
+    pub(crate) fn unread(&self) -> Vec<TaskRef> {
+        let mut unread: Vec<TaskRef> = self
+            .occupied()
+            .filter(|(_, flags)| flags & FAILED != 0 && flags & (TOLD | READ | PINNED) == 0)
+            .map(|(task, _)| task)
+            .collect();
+        unread.sort_unstable_by_key(|task| task.id);
+        unread
+    }
+
+    fn occupied(&self) -> impl Iterator<Item = (TaskRef, u32)> {
+        self.pages.occupied().into_iter().map(|slot| {
+            // SAFETY: found alive, and nothing runs between finding and this.
+            let header = unsafe { slot.as_ref() };
+            (reference(header), header.flags.get())
+        })
+    }
+
+    /// Whether the task was spawned with `.background()`.
+    pub(crate) fn is_background(&self, task: TaskRef) -> bool {
+        self.flags(task) & BACKGROUND != 0
+    }
+
+    /// Whether cancellation was asked for.
+    pub(crate) fn is_cancel_asked(&self, task: TaskRef) -> bool {
+        self.flags(task) & CANCEL != 0
+    }
+
+    fn flags(&self, task: TaskRef) -> u32 {
+        match self.find(task) {
+            // SAFETY: found alive.
+            Some(slot) => unsafe { slot.as_ref() }.flags.get(),
+            None => 0,
+        }
+    }
+
+    /// The task's side record; makes one if it has none.
+    pub(crate) fn extras(&self, task: TaskRef) -> Option<Rc<RefCell<Extras>>> {
+        let slot = self.find(task)?;
+        // SAFETY: found alive.
+        Some(make_extras(unsafe { slot.as_ref() }))
+    }
+
+    /// The task's side record, if it has one.
+    pub(crate) fn extras_if_any(&self, task: TaskRef) -> Option<Rc<RefCell<Extras>>> {
+        let slot = self.find(task)?;
+        // SAFETY: found alive.
+        let header = unsafe { slot.as_ref() };
+        header.has(EXTRAS).then(|| make_extras(header))
+    }
+
+    /// Marks a task for cancelling. What that leads to is the caller's to do.
+    pub(crate) fn ask_cancel(&self, task: TaskRef) -> CancelState {
+        let Some(slot) = self.find(task) else {
+            return CancelState::Finished;
+        };
+        // SAFETY: found alive.
+        let header = unsafe { slot.as_ref() };
+        if header.has(ENDED) {
+            return CancelState::Finished;
+        }
+        if header.has(CANCEL) {
+            return CancelState::Asked;
+        }
+        header.set(CANCEL);
+        if header.has(RUNNING) {
+            CancelState::Running
+        } else {
+            CancelState::Waiting
+        }
+    }
+
+    /// Pins the outcome of a failed task that only its handle keeps, to report it.
+    pub(crate) fn pin_unread(&self, task: TaskRef) -> Option<Pinned> {
+        let slot = self.find(task)?;
+        // SAFETY: found alive.
+        let header = unsafe { slot.as_ref() };
+        if !header.has(ENDED) || header.has(PINNED) {
+            return None;
+        }
+        header.set(PINNED);
+        // SAFETY: the slot is alive and was just pinned by this call.
+        Some(unsafe { Pinned::new(self, slot) })
+    }
+
+    /// Makes a root: something that is woken like a task and polled by whoever drives.
+    #[track_caller]
+    pub(crate) fn root(&self) -> Rc<Root> {
+        self.roots.open(self.executor, || {
+            self.pages.reserve_indices(&self.queue, self.endpoint)
+        })
+    }
+
+    /// Ends a root.
+    pub(crate) fn close_root(&self, root: &Rc<Root>) {
+        self.roots.close(root);
+    }
+
+    /// Gives memory back that no task lives in.
+    pub(crate) fn shrink(&self) {
+        self.compact();
+        self.pages.shrink(&self.queue);
+    }
+
+    // --- ending -----------------------------------------------------------------------------------------------------
+
+    /// Makes a slot vacant whose future is gone and whose outcome nobody keeps (A3).
+    #[inline]
+    fn vacate(&self, slot: NonNull<Header>) {
+        // SAFETY: the callers hold an occupied slot.
+        let header = unsafe { slot.as_ref() };
+        let flags = header.flags.get();
+        debug_assert!(
+            flags & ENDED != 0 && flags & (STORED | CLAIMED | PINNED | RUNNING | VACANT) == 0
+        );
+        if flags & EXTRAS != 0 {
+            self.drop_extras(header);
+        }
+        header.key.set(Key::<usize>::vacant(header.index()).word());
+        header
+            .flags
+            .set(VACANT | header.flags.get() & (QUEUED | slots::DEDICATED));
+        if flags & QUEUED != 0 {
+            if self.queue.add_limbo() {
+                self.compact();
+            }
+            return;
+        }
+        let vtable = header.vtable.get();
+        // SAFETY: just vacated, not queued, and the table is that of the tenant for which it was taken.
+        unsafe { self.pages.give(slot, vtable.class, vtable.layout) };
+    }
+
+    #[cold]
+    fn drop_extras(&self, header: &Header) {
+        let record = take_extras(header);
+        // Callbacks and a foreign awaiter were taken out before (by the token, under `catch`); what remains is ours.
+        drop(record);
+    }
+
+    /// A vacated slot's entry came out of the run queue: now it can be let again.
+    #[cold]
+    fn leave_limbo(&self, slot: NonNull<Header>) {
+        // SAFETY: a slot stays valid until its entry is out.
+        let header = unsafe { slot.as_ref() };
+        header.clear(QUEUED);
+        let vtable = header.vtable.get();
+        // SAFETY: vacant, and no longer queued.
+        unsafe { self.pages.give(slot, vtable.class, vtable.layout) };
+    }
+
+    #[cold]
+    fn compact(&self) {
+        let mut gone = Vec::new();
+        self.queue.compact(|slot| {
+            // SAFETY: queued slots are valid.
+            let vacant = unsafe { slot.as_ref() }.has(VACANT);
+            if vacant {
+                gone.push(slot);
+            }
+            !vacant
+        });
+        for slot in gone {
+            self.leave_limbo(slot);
+        }
+    }
+
+    /// One claim less; the last one after the executor's end takes the arena with it.
+    ///
+    /// # Safety
+    ///
+    /// `this` is alive; the caller does not touch it afterwards.
+    #[inline]
+    unsafe fn release(this: NonNull<Arena>) {
+        // SAFETY: alive by contract.
+        let arena = unsafe { this.as_ref() };
+        let held = arena.held.get() - 1;
+        arena.held.set(held);
+        if held == 0 {
+            let legacy = arena.legacy.take();
+            // From here on the arena may be gone: `legacy` may be what kept it.
+            if legacy.is_some() {
+                // User code: Drop of the exception handler, which the host owns; the host contains it.
+                drop(legacy);
+            }
+        }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        self.endpoint.set_owner(ptr::null_mut());
+        self.endpoint.set_host(None);
+        table::release(self.endpoint);
+    }
+}
+
+#[cold]
+fn foreign_gate() -> ! {
+    unreachable!("a gate is used with the arena that it came from")
+}
+
+/// Leave to insert futures that borrow from `'env` into one certain arena.
+#[derive(Clone, Copy)]
+pub(crate) struct Gate<'env> {
+    serial: u64,
+    /// `BORROWS`, unless nothing can be borrowed.
+    flags: u32,
+    _env: PhantomData<fn(&'env ()) -> &'env ()>,
+}
+
+/// The executor's side of an arena. Invariant in `'env`.
+pub(crate) struct Owner<'env> {
+    arena: Rc<Arena>,
+    _env: PhantomData<fn(&'env ()) -> &'env ()>,
+}
+
+impl<'env> Owner<'env> {
+    #[track_caller]
+    pub(crate) fn new() -> Self {
+        let arena = Arena::new();
+        arena
+            .endpoint
+            .set_owner(Rc::as_ptr(&arena).cast_mut().cast());
+        Owner {
+            arena,
+            _env: PhantomData,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn arena(&self) -> &Rc<Arena> {
+        &self.arena
+    }
+
+    #[inline]
+    pub(crate) fn gate(&self) -> Gate<'env> {
+        Gate {
+            serial: self.arena.serial,
+            flags: BORROWS,
+            _env: PhantomData,
+        }
+    }
+
+    /// Runs `f` with leave to poll and drop. Nesting is the caller's to refuse.
+    #[inline]
+    pub(crate) fn drive<R>(&self, f: impl FnOnce(Driven<'_>) -> R) -> R {
+        struct Reset<'a>(&'a Cell<bool>, bool);
+        impl Drop for Reset<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        let _reset = Reset(&self.arena.driven, self.arena.driven.replace(true));
+        f(Driven {
+            arena: &self.arena,
+            _home: PhantomData,
+        })
+    }
+}
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        // The executor has ended every task before. This is for soundness alone: whatever happened there, no future that
+        // borrows from 'env survives its owner. Bounded, as a destructor may spawn its like; what is left is leaked,
+        // and never touched again because nothing can drive this arena any more.
+        for _ in 0..100 {
+            let live = self.arena.live();
+            if live.is_empty() {
+                break;
+            }
+            self.drive(|driven| {
+                for task in live {
+                    if let Some(ended) = driven.destroy(task) {
+                        drop(ended.pin());
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Leave to run and drop futures: an [`Owner`] is borrowed up the stack.
+#[derive(Clone, Copy)]
+pub(crate) struct Driven<'a> {
+    arena: &'a Arena,
+    _home: PhantomData<*mut ()>,
+}
+
+/// A slot taken off the run queue, to be polled.
+pub(crate) struct Ready<'a> {
+    slot: NonNull<Header>,
+    arena: &'a Arena,
+}
+
+impl Ready<'_> {
+    /// The key that the task's waker carries.
+    #[inline]
+    pub(crate) fn key(&self) -> usize {
+        // SAFETY: a ready slot is RUNNING, hence occupied (A2, A3).
+        unsafe { self.slot.as_ref() }.key.get()
+    }
+}
+
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
+        // Not polled after all (a hook panicked, the pass ended): it waits for its turn again.
+        // SAFETY: as in `key`.
+        let header = unsafe { self.slot.as_ref() };
+        header.clear(RUNNING);
+        self.arena.enqueue(self.slot, header);
+    }
+}
+
+/// What a poll came to.
+pub(crate) enum Polled<'a> {
+    Pending,
+    /// Pending, and cancelled while it ran: to be destroyed.
+    Doomed(TaskRef),
+    Ended(Ended<'a>),
+}
+
+impl<'a> Driven<'a> {
+    /// Starts a pass over what is ready now.
+    #[inline]
+    pub(crate) fn begin_pass(&self) {
+        self.arena.queue.begin_pass();
+    }
+
+    /// Takes the next task of the pass.
+    #[inline]
+    pub(crate) fn next_ready(&self) -> Option<Ready<'a>> {
+        loop {
+            let slot = self.arena.queue.pop()?;
+            // SAFETY: queued slots are valid.
+            let header = unsafe { slot.as_ref() };
+            let flags = header.flags.get();
+            if flags & (VACANT | ENDED) != 0 {
+                self.skip(slot, header);
+                continue;
+            }
+            debug_assert!(flags & QUEUED != 0 && flags & RUNNING == 0);
+            header.flags.set(flags & !QUEUED | RUNNING);
+            return Some(Ready {
+                slot,
+                arena: self.arena,
+            });
+        }
+    }
+
+    #[cold]
+    fn skip(&self, slot: NonNull<Header>, header: &Header) {
+        if header.has(VACANT) {
+            self.arena.queue.remove_limbo();
+            self.arena.leave_limbo(slot);
+        } else {
+            header.clear(QUEUED);
+        }
+    }
+
+    /// Polls a task once.
+    #[inline]
+    pub(crate) fn poll(&self, ready: Ready<'a>, cx: &mut Context<'_>) -> Polled<'a> {
+        let arena = self.arena;
+        let slot = ready.slot;
+        std::mem::forget(ready);
+        // SAFETY: a ready slot is RUNNING, hence occupied (A2, A3).
+        let header = unsafe { slot.as_ref() };
+        arena.running.set(slot);
+        arena.running_key.set(header.key.get());
+        // SAFETY: the table is the cell's own; the slot is RUNNING through this token alone, so that nobody else has a
+        // reference to the future (A2); it is alive because the slot is not ENDED; `'env` is alive (A5).
+        let step = unsafe { (header.vtable.get().poll)(slot, cx) };
+        arena.running_key.set(0);
+        let flags = header.flags.get();
+        if step == Step::Pending && flags & CANCEL == 0 {
+            header.flags.set(flags & !RUNNING);
+            return Polled::Pending;
+        }
+        self.polled(slot, step)
+    }
+
+    #[inline]
+    fn polled(&self, slot: NonNull<Header>, step: Step) -> Polled<'a> {
+        // SAFETY: as in `poll`.
+        let header = unsafe { slot.as_ref() };
+        let flags = header.flags.get();
+        let end = match step {
+            Step::Pending => {
+                header.flags.set(flags & !RUNNING);
+                return Polled::Doomed(reference(header));
+            }
+            // A failure beats a pending cancel, a pending cancel beats a value.
+            Step::Failed => FAILED,
+            Step::Returned if flags & CANCEL != 0 => CANCELLED,
+            Step::Returned => 0,
+        };
+        header.flags.set(flags & !RUNNING | ENDED | PINNED | end);
+        // SAFETY: the future is gone and this call has just pinned the slot.
+        Polled::Ended(unsafe { Ended::new(self.arena, slot) })
+    }
+
+    /// Drops a task's future. `None`: it is not there, it has ended, or it is on the poll stack.
+    ///
+    /// A panicking destructor makes the task failed, else it is cancelled.
+    pub(crate) fn destroy(&self, task: TaskRef) -> Option<Ended<'a>> {
+        let slot = self.arena.find(task)?;
+        // SAFETY: found alive.
+        let header = unsafe { slot.as_ref() };
+        if header.has(ENDED | RUNNING) {
+            return None;
+        }
+        header.set(RUNNING);
+        let arena = self.arena;
+        let before = (arena.running_key.get(), arena.running.get());
+        arena.running.set(slot);
+        arena.running_key.set(header.key.get());
+        // User code: Drop of the future.
+        // SAFETY: as in `poll`: alive, ours alone by RUNNING, and `'env` is alive (A5).
+        let dropped = catch(|| unsafe { (header.vtable.get().drop_future)(slot) });
+        arena.running_key.set(before.0);
+        arena.running.set(before.1);
+        let end = match dropped {
+            Ok(()) => CANCELLED,
+            Err(panic) => {
+                // SAFETY: the future is gone, so that the cell holds nothing.
+                unsafe { (header.vtable.get().store_panic)(slot, panic) };
+                FAILED
+            }
+        };
+        let flags = header.flags.get();
+        header.flags.set(flags & !RUNNING | ENDED | PINNED | end);
+        // SAFETY: the future is gone and this call has just pinned the slot.
+        Some(unsafe { Ended::new(arena, slot) })
+    }
+}
+
+/// Takes `n` ids that no executor has. Gives the first.
+#[track_caller]
+fn claim_ids(n: u64) -> u64 {
+    let claimed = NEXT_ID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+        (next <= MAX_ID - n).then_some(next + n)
+    });
+    match claimed {
+        Ok(first) => first,
+        Err(_) => {
+            panic!(
+                "mainstay: out of task ids: this process has used all of them; the executor is as it was before this spawn"
+            )
+        }
+    }
+}
+
+/// An id for a task that never was in an arena.
+#[track_caller]
+fn fresh_id() -> TaskId {
+    TaskId::new(claim_ids(1))
+}
+
+fn reference(header: &Header) -> TaskRef {
+    TaskRef {
+        id: header.id(),
+        index: header.index(),
+    }
+}
+
+fn name_of(header: &Header) -> Name {
+    if header.has(EXTRAS) {
+        if let Some(name) = &make_extras(header).borrow().name {
+            return Name::Given(name.clone());
+        }
+    }
+    Name::counted(header.id())
+}
+
+fn info_of(header: &Header) -> TaskInfo {
+    let state = if header.has(RUNNING | ENDED) {
+        TaskState::Running
+    } else if header.has(QUEUED) {
+        TaskState::Ready
+    } else {
+        TaskState::Waiting
+    };
+    TaskInfo::new(header.id(), name_of(header), header.location.get(), state)
+}
+
+/// The side record, made if there is none.
+fn make_extras(header: &Header) -> SideRecord {
+    if !header.has(EXTRAS) {
+        let key = header.awaiter_key();
+        let record: SideRecord = Rc::new(RefCell::new(Extras::new(key)));
+        header.extra.set(Rc::into_raw(record).cast_mut().cast());
+        header.set(EXTRAS);
+    }
+    let record: *const RefCell<Extras> = header.extra.get().cast_const().cast();
+    // SAFETY: with EXTRAS, `extra` came from `Rc::into_raw` and the slot owns one count.
+    unsafe { Rc::increment_strong_count(record) };
+    // SAFETY: the count taken above.
+    unsafe { Rc::from_raw(record) }
+}
+
+/// Takes the side record out of the slot, if it has one.
+fn take_extras(header: &Header) -> Option<SideRecord> {
+    if !header.has(EXTRAS) {
+        return None;
+    }
+    header.clear(EXTRAS);
+    let record: *const RefCell<Extras> = header.extra.replace(ptr::null_mut()).cast_const().cast();
+    // SAFETY: with EXTRAS, `extra` came from `Rc::into_raw`; the slot's count passes to the caller.
+    Some(unsafe { Rc::from_raw(record) })
+}
+
+/// A panic that came out of dropping what a cell held.
+type Dropped = Result<(), Box<Panic>>;

@@ -1,0 +1,505 @@
+//! Pages: the memory of cells, by size class, and the way from a slot index to its address.
+//!
+//! Indices come in *frames* of 16. A frame's entry holds a base and a stride, so that the slot's address is
+//! `base + index * stride`: one multiplication, no pointer per slot, and the header lies where the future lies.
+//!
+//! Why not a dense array of slots with a pointer to each cell: the array costs 16 bytes a task and a second cache line
+//! on every wake and poll; a frame costs one byte a task.
+//!
+//! Memory of a class is *type-stable*: once a slot, always a slot, until `shrink` finds its whole page vacant. So a
+//! stale key finds a valid header, whose key differs. Frame entries without memory name the arena's one vacant header.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::cell::{Cell, RefCell};
+use std::ptr::{self, NonNull};
+
+use crate::key::Key;
+use crate::remote::endpoint::Endpoint;
+
+use super::queue::RunQueue;
+use super::slots::{DEDICATED, Header, QUEUED, VACANT};
+
+const FRAME: usize = 16;
+const FRAME_SHIFT: u32 = FRAME.trailing_zeros();
+
+/// Cells up to this size are in steps of 8 bytes, so that a small task wastes nothing.
+const FINE_LIMIT: usize = 1024;
+const FINE_CLASSES: usize = FINE_LIMIT / 8 + 1;
+/// Above, eight classes per doubling, up to this size; larger cells have an allocation of their own.
+const COARSE_LIMIT: usize = 16 * 1024;
+const COARSE_CLASSES: usize = 8 * (COARSE_LIMIT / FINE_LIMIT).ilog2() as usize;
+const CLASSES: usize = FINE_CLASSES + COARSE_CLASSES;
+/// The class of cells that have an allocation of their own.
+pub(super) const NO_CLASS: usize = CLASSES;
+/// Pages are aligned to this, and so are cells whose size is a multiple of it.
+const PAGE_ALIGN: usize = 16;
+
+/// The size class of a cell.
+pub(super) const fn class_of(layout: Layout) -> usize {
+    let (size, align) = (layout.size(), layout.align());
+    if align > PAGE_ALIGN || size > COARSE_LIMIT {
+        NO_CLASS
+    } else if size <= FINE_LIMIT {
+        size.div_ceil(8)
+    } else {
+        // Between 2^n and 2^(n+1), in steps of 2^(n-3).
+        let octave = (size - 1).ilog2();
+        let step = 1 << (octave - 3);
+        let within = (size - (1 << octave)).div_ceil(step);
+        FINE_CLASSES + (octave - FINE_LIMIT.ilog2()) as usize * 8 + within - 1
+    }
+}
+
+/// The size of a class's cells: a multiple of 8, and of 16 where a cell of alignment 16 can be in it.
+const fn stride_of(class: usize) -> usize {
+    if class < FINE_CLASSES {
+        class * 8
+    } else {
+        let coarse = class - FINE_CLASSES;
+        let octave = FINE_LIMIT.ilog2() + (coarse / 8) as u32;
+        (1 << octave) + (coarse % 8 + 1) * (1 << (octave - 3))
+    }
+}
+
+/// How many frames a page of this class has: about 32 KiB, but at least one frame.
+const fn frames_per_page(stride: usize) -> usize {
+    if stride <= 512 { 4 } else { 1 }
+}
+
+/// The way from the indices of one frame to their slots.
+#[derive(Clone, Copy)]
+struct Frame {
+    /// The address that index 0 would have.
+    base: *mut u8,
+    /// 0 where all indices of the frame share one header.
+    stride: usize,
+}
+
+struct Page {
+    memory: NonNull<u8>,
+    layout: Layout,
+    class: usize,
+    /// Its frames' numbers; `frames_per_page` of them.
+    frames: [u32; 4],
+}
+
+/// What is touched only when pages come and go.
+struct Store {
+    frames: Vec<Frame>,
+    pages: Vec<Page>,
+    /// Numbers of frames that are nobody's.
+    idle: Vec<u32>,
+    vacant: Box<Header>,
+}
+
+impl Store {
+    fn vacant_frame(&self) -> Frame {
+        Frame {
+            base: ptr::from_ref(&*self.vacant).cast_mut().cast(),
+            stride: 0,
+        }
+    }
+}
+
+pub(super) struct Pages {
+    frames: Cell<*const Frame>,
+    frames_len: Cell<usize>,
+    free: [Cell<*mut Header>; CLASSES],
+    store: RefCell<Store>,
+}
+
+impl Pages {
+    pub(super) fn new() -> Self {
+        Pages {
+            frames: Cell::new(ptr::null()),
+            frames_len: Cell::new(0),
+            free: [const { Cell::new(ptr::null_mut()) }; CLASSES],
+            store: RefCell::new(Store {
+                frames: Vec::new(),
+                pages: Vec::new(),
+                idle: Vec::new(),
+                vacant: Box::new(Header::vacant(0, 0)),
+            }),
+        }
+    }
+
+    /// The header at an index: that of the slot, or a vacant one where there is no slot. `None` beyond the last frame.
+    #[inline]
+    pub(super) fn slot(&self, index: u32) -> Option<NonNull<Header>> {
+        let frame = index as usize >> FRAME_SHIFT;
+        if frame >= self.frames_len.get() {
+            return None;
+        }
+        // SAFETY: `frames` names the buffer of `store.frames`, of `frames_len` entries; it is set again after every
+        // change of the vector.
+        let frame = unsafe { self.frames.get().add(frame).read() };
+        // The base may lie outside of the page (or before address 0): only the sum is a place in it.
+        NonNull::new(
+            frame
+                .base
+                .wrapping_add(index as usize * frame.stride)
+                .cast(),
+        )
+    }
+
+    /// How many slot indices there are, lived in or not.
+    pub(super) fn slots(&self) -> usize {
+        self.frames_len.get() * FRAME
+    }
+
+    /// Takes a vacant slot of a class.
+    #[inline]
+    #[track_caller]
+    pub(super) fn take(
+        &self,
+        class: usize,
+        layout: Layout,
+        queue: &RunQueue,
+        endpoint: &Endpoint,
+    ) -> NonNull<Header> {
+        if class == NO_CLASS {
+            return self.dedicated(layout, queue, endpoint);
+        }
+        if let Some(header) = NonNull::new(self.free[class].get()) {
+            // SAFETY: slots on a free list are slots of live pages (`shrink` takes them off first).
+            let next = unsafe { header.as_ref() }.extra.get();
+            self.free[class].set(next.cast());
+            return header;
+        }
+        self.grow(class, queue, endpoint)
+    }
+
+    /// Gives a vacated slot back.
+    ///
+    /// # Safety
+    ///
+    /// `header` is a vacant slot of these pages, neither queued nor on a free list, and of this class.
+    #[inline]
+    pub(super) unsafe fn give(&self, header: NonNull<Header>, class: usize, layout: Layout) {
+        if class == NO_CLASS {
+            // SAFETY: passed on.
+            unsafe { self.free_dedicated(header, layout) };
+            return;
+        }
+        // SAFETY: the caller gives a slot of a live page.
+        unsafe { header.as_ref() }
+            .extra
+            .set(self.free[class].get().cast());
+        self.free[class].set(header.as_ptr());
+    }
+
+    /// Makes a page for a class and takes its first slot.
+    #[cold]
+    #[track_caller]
+    fn grow(&self, class: usize, queue: &RunQueue, endpoint: &Endpoint) -> NonNull<Header> {
+        let stride = stride_of(class);
+        let count = frames_per_page(stride);
+        let layout = page_layout(stride, count);
+        let mut numbers = [0; 4];
+        self.reserve_frames(count, queue, endpoint);
+        let memory = allocate(layout);
+        let mut store = self.store.borrow_mut();
+        store.pages.reserve(1);
+        for (n, number) in numbers.iter_mut().enumerate().take(count) {
+            *number = store
+                .idle
+                .pop()
+                .unwrap_or_else(|| unreachable!("reserved above"));
+            let first = *number as usize * FRAME;
+            let start = memory.as_ptr().wrapping_add(n * FRAME * stride);
+            store.frames[*number as usize] = Frame {
+                base: start.wrapping_sub(first * stride),
+                stride,
+            };
+        }
+        store.pages.push(Page {
+            memory,
+            layout,
+            class,
+            frames: numbers,
+        });
+        drop(store);
+        // The last first, so that slots are let in the order of their addresses.
+        let mut next = self.free[class].get();
+        for (n, number) in numbers.iter().enumerate().take(count).rev() {
+            for i in (0..FRAME).rev() {
+                let header: *mut Header = memory
+                    .as_ptr()
+                    .wrapping_add((n * FRAME + i) * stride)
+                    .cast();
+                let index = index_of(*number, i);
+                let vacant = Header::vacant(index, 0);
+                vacant.extra.set(next.cast());
+                // SAFETY: the page has room for `count * FRAME` cells of `stride` bytes, which is at least a header,
+                // at multiples of `stride`, which keep a header's alignment.
+                unsafe { header.write(vacant) };
+                next = header;
+            }
+        }
+        self.free[class].set(next);
+        self.take(class, layout, queue, endpoint)
+    }
+
+    /// Makes sure that `count` frames are idle, and that queue and endpoint have room for their slots.
+    #[track_caller]
+    fn reserve_frames(&self, count: usize, queue: &RunQueue, endpoint: &Endpoint) {
+        let mut store = self.store.borrow_mut();
+        let missing = count.saturating_sub(store.idle.len());
+        if missing == 0 {
+            return;
+        }
+        let len = store.frames.len() + missing;
+        let slots = len * FRAME;
+        let Ok(bound) = u32::try_from(slots) else {
+            no_slots()
+        };
+        if bound > <Key>::MAX_INDEX + 1 {
+            no_slots();
+        }
+        if store.frames.try_reserve(missing).is_err()
+            || store.idle.try_reserve(missing).is_err()
+            || queue.reserve(slots).is_err()
+        {
+            no_memory();
+        }
+        endpoint.reserve(bound);
+        let vacant = store.vacant_frame();
+        for number in (store.frames.len()..len).rev() {
+            store.idle.push(u32::try_from(number).unwrap_or(u32::MAX));
+        }
+        store.frames.resize(len, vacant);
+        self.publish(&store);
+    }
+
+    /// Makes room in the tables for `tasks` slots.
+    #[track_caller]
+    pub(super) fn reserve(&self, tasks: usize, queue: &RunQueue, endpoint: &Endpoint) {
+        self.reserve_frames(tasks.div_ceil(FRAME), queue, endpoint);
+    }
+
+    fn publish(&self, store: &Store) {
+        self.frames.set(store.frames.as_ptr());
+        self.frames_len.set(store.frames.len());
+    }
+
+    /// Sets aside 16 indices that are no tasks'. They answer as vacant slots.
+    #[track_caller]
+    pub(super) fn reserve_indices(
+        &self,
+        queue: &RunQueue,
+        endpoint: &Endpoint,
+    ) -> std::ops::Range<u32> {
+        self.reserve_frames(1, queue, endpoint);
+        let number = self
+            .store
+            .borrow_mut()
+            .idle
+            .pop()
+            .unwrap_or_else(|| unreachable!("reserved above"));
+        index_of(number, 0)..index_of(number, FRAME)
+    }
+
+    /// A slot with an allocation of its own, for what is huge or oddly aligned. All 16 indices of its frame lead to it;
+    /// only the first is in its key.
+    #[cold]
+    #[track_caller]
+    fn dedicated(&self, layout: Layout, queue: &RunQueue, endpoint: &Endpoint) -> NonNull<Header> {
+        self.reserve_frames(1, queue, endpoint);
+        let memory = allocate(layout);
+        let header: NonNull<Header> = memory.cast();
+        let mut store = self.store.borrow_mut();
+        let number = store
+            .idle
+            .pop()
+            .unwrap_or_else(|| unreachable!("reserved above"));
+        // SAFETY: a cell starts with its header, so that the allocation has room and alignment for one.
+        unsafe { header.write(Header::vacant(index_of(number, 0), DEDICATED)) };
+        store.frames[number as usize] = Frame {
+            base: memory.as_ptr(),
+            stride: 0,
+        };
+        header
+    }
+
+    /// # Safety
+    ///
+    /// `header` came from [`dedicated`](Self::dedicated) with this layout and nothing refers to it.
+    #[cold]
+    unsafe fn free_dedicated(&self, header: NonNull<Header>, layout: Layout) {
+        // SAFETY: still allocated.
+        let number = unsafe { header.as_ref() }.index() >> FRAME_SHIFT;
+        let mut store = self.store.borrow_mut();
+        store.frames[number as usize] = store.vacant_frame();
+        store.idle.push(number);
+        drop(store);
+        // SAFETY: the caller's contract: allocated with this layout, and the frame no longer leads to it.
+        unsafe { dealloc(header.as_ptr().cast(), layout) };
+    }
+
+    /// All slots that are lived in.
+    pub(super) fn occupied(&self) -> Vec<NonNull<Header>> {
+        let mut out = Vec::new();
+        for index in 0..u32::try_from(self.slots()).unwrap_or(u32::MAX) {
+            let Some(header) = self.slot(index) else {
+                break;
+            };
+            // SAFETY: every frame leads to live headers.
+            let h = unsafe { header.as_ref() };
+            // A dedicated slot answers at 16 indices, and the vacant header at any.
+            if !h.has(VACANT) && h.index() == index {
+                out.push(header);
+            }
+        }
+        out
+    }
+
+    /// Gives pages back in which nobody lives, and what queue and table have too much.
+    pub(super) fn shrink(&self, queue: &RunQueue) {
+        let mut store = self.store.borrow_mut();
+        let store = &mut *store;
+        let vacant = store.vacant_frame();
+        let (frames, idle) = (&mut store.frames, &mut store.idle);
+        store.pages.retain(|page| {
+            let stride = stride_of(page.class);
+            let cells = frames_per_page(stride) * FRAME;
+            let lived_in = (0..cells).any(|n| {
+                let header: *const Header = page.memory.as_ptr().wrapping_add(n * stride).cast();
+                // SAFETY: a page holds `cells` headers at multiples of its stride.
+                let flags = unsafe { (*header).flags.get() };
+                flags & VACANT == 0 || flags & QUEUED != 0
+            });
+            if lived_in {
+                return true;
+            }
+            // Every cell of it is on the free list: take them off.
+            let start = page.memory.as_ptr().addr();
+            let end = start + page.layout.size();
+            self.unlink(page.class, start..end);
+            for number in &page.frames[..cells / FRAME] {
+                frames[*number as usize] = vacant;
+                idle.push(*number);
+            }
+            // SAFETY: allocated with this layout in `grow`; no frame and no free list leads to it any more.
+            unsafe { dealloc(page.memory.as_ptr(), page.layout) };
+            false
+        });
+        // Frames at the end of the table that are nobody's go too, highest first.
+        idle.sort_unstable_by(|a, b| b.cmp(a));
+        let mut gone = 0;
+        while gone < idle.len() && idle[gone] as usize + 1 == frames.len() {
+            frames.pop();
+            gone += 1;
+        }
+        idle.drain(..gone);
+        idle.shrink_to_fit();
+        frames.shrink_to_fit();
+        store.pages.shrink_to_fit();
+        self.publish(store);
+        queue.shrink(self.slots());
+    }
+
+    /// Takes all slots with an address in `range` off a free list, keeping the order of the rest.
+    fn unlink(&self, class: usize, range: std::ops::Range<usize>) {
+        let mut rest = self.free[class].get();
+        let mut last: *mut Header = ptr::null_mut();
+        self.free[class].set(ptr::null_mut());
+        while let Some(header) = NonNull::new(rest) {
+            // SAFETY: free lists lead through slots of live pages.
+            let slot = unsafe { header.as_ref() };
+            rest = slot.extra.get().cast();
+            if range.contains(&header.as_ptr().addr()) {
+                continue;
+            }
+            slot.extra.set(ptr::null_mut());
+            match NonNull::new(last) {
+                None => self.free[class].set(header.as_ptr()),
+                // SAFETY: as above.
+                Some(last) => unsafe { last.as_ref() }.extra.set(header.as_ptr().cast()),
+            }
+            last = header.as_ptr();
+        }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // Dedicated allocations are freed when they are vacated, and the arena outlives its claims: what is left here is
+        // vacant, or was leaked together with its claim.
+        for page in &self.store.get_mut().pages {
+            // SAFETY: allocated with this layout in `grow`, and these pages end with their owner.
+            unsafe { dealloc(page.memory.as_ptr(), page.layout) };
+        }
+    }
+}
+
+fn page_layout(stride: usize, frames: usize) -> Layout {
+    match Layout::from_size_align(stride * frames * FRAME, PAGE_ALIGN) {
+        Ok(layout) => layout,
+        Err(_) => unreachable!("at most 16 KiB times 16"),
+    }
+}
+
+fn index_of(frame: u32, offset: usize) -> u32 {
+    frame << FRAME_SHIFT | u32::try_from(offset).unwrap_or(0)
+}
+
+#[track_caller]
+fn allocate(layout: Layout) -> NonNull<u8> {
+    // SAFETY: every layout here has room for a header: its size is not zero.
+    match NonNull::new(unsafe { alloc(layout) }) {
+        Some(memory) => memory,
+        None => no_memory(),
+    }
+}
+
+#[cold]
+#[track_caller]
+fn no_memory() -> ! {
+    panic!("mainstay: out of memory for a task; the executor is as it was before this spawn")
+}
+
+#[cold]
+#[track_caller]
+fn no_slots() -> ! {
+    panic!(
+        "mainstay: out of task slots: this executor already has {} of them; the executor is as it was before this spawn",
+        <Key>::MAX_INDEX
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CLASSES, COARSE_LIMIT, NO_CLASS, class_of, stride_of};
+    use std::alloc::Layout;
+
+    #[test]
+    fn every_size_has_a_class_that_holds_it() {
+        let mut last = 0;
+        for size in (40..=COARSE_LIMIT).step_by(8) {
+            let class = class_of(Layout::from_size_align(size, 8).unwrap());
+            assert!(class < CLASSES, "{size}");
+            assert!(class >= last);
+            last = class;
+            let stride = stride_of(class);
+            assert!(stride >= size, "{size} in {stride}");
+            assert!(
+                stride - size <= size / 8,
+                "{size} in {stride} wastes too much"
+            );
+            assert_eq!(stride % 8, 0);
+            if size % 16 == 0 {
+                assert_eq!(stride % 16, 0, "{size} in {stride}: alignment 16");
+            }
+        }
+        assert_eq!(last, CLASSES - 1, "no class too many");
+    }
+
+    #[test]
+    fn huge_and_oddly_aligned_cells_have_no_class() {
+        assert_eq!(
+            class_of(Layout::from_size_align(COARSE_LIMIT + 8, 8).unwrap()),
+            NO_CLASS
+        );
+        assert_eq!(class_of(Layout::from_size_align(64, 32).unwrap()), NO_CLASS);
+    }
+}

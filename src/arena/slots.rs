@@ -1,0 +1,164 @@
+//! Slots: the header in front of every cell, and the states that a task goes through.
+//!
+//! ```text
+//!              1 insert           2 next_ready         4 ready or panic        6 publish            7 taken, or
+//!   (vacant) ──────────► Ready ───────────► Running ───────────────► Finishing ─────────► Finished ─► claim dropped
+//!                         ▲  ▲               │ │                         ▲                                │
+//!                         │  └───────────────┘ │ pending                 │ 5 destroy                      ▼
+//!                         │  3 woken while     ▼                         │                      (vacant, other key)
+//!                         └───────────────  Waiting ─────────────────────┘
+//!                               3 wake
+//! ```
+//!
+//! 1 [`Arena::insert`](super::Arena) · 2 `Driven::next_ready` · 3 `Arena::wake` · 4 `Driven::poll` · 5 `Driven::destroy`
+//! · 6 `Ended::publish`, `Pinned::publish` · 7 `Claim::take`, `Claim::drop`.
+//!
+//! Finishing is `ENDED | PINNED`: the future is gone, the outcome is in the cell, and some code may be looking at it, so
+//! that nobody may take or drop it.
+
+use std::cell::{Cell, RefCell};
+use std::panic::Location;
+use std::ptr;
+use std::rc::Rc;
+
+use crate::completion::Extras;
+use crate::key::Key;
+use crate::task::TaskId;
+
+use super::cell::{VTable, vacant_vtable};
+
+/// The slot's address is in the run queue, exactly once.
+pub(super) const QUEUED: u32 = 1 << 0;
+/// The future is on the poll stack: being polled, or being dropped.
+pub(super) const RUNNING: u32 = 1 << 1;
+/// The future is gone.
+pub(super) const ENDED: u32 = 1 << 2;
+/// A token (`Ended`, `Pinned`) exists: the outcome stays where it is.
+pub(super) const PINNED: u32 = 1 << 3;
+/// A `Claim` exists: somebody may still ask for the outcome.
+pub(super) const CLAIMED: u32 = 1 << 4;
+/// The cell holds a value or a panic (`Held`).
+pub(super) const STORED: u32 = 1 << 5;
+/// How it ended, valid with `ENDED`; neither of the two: it returned.
+pub(super) const FAILED: u32 = 1 << 6;
+pub(super) const CANCELLED: u32 = 1 << 7;
+/// Cancellation was asked for.
+pub(super) const CANCEL: u32 = 1 << 8;
+/// The future may borrow from the executor's `'env`: it is run or dropped only while the executor is driven.
+pub(super) const BORROWS: u32 = 1 << 9;
+/// `extra` is a counted pointer to the side record.
+pub(super) const EXTRAS: u32 = 1 << 10;
+/// A failure that a handler has been told.
+pub(super) const TOLD: u32 = 1 << 11;
+/// A failure that somebody has read.
+pub(super) const READ: u32 = 1 << 12;
+/// Spawned with `.background()`.
+pub(super) const BACKGROUND: u32 = 1 << 13;
+/// The cell has an allocation of its own.
+pub(super) const DEDICATED: u32 = 1 << 14;
+/// The outcome was taken; the slot is kept for its side record.
+pub(super) const TAKEN: u32 = 1 << 16;
+/// Nobody lives here.
+pub(super) const VACANT: u32 = 1 << 15;
+
+/// What is in front of every cell. 40 bytes on 64-bit targets.
+///
+/// All fields are `Cell`s, so that `&Header` may be held anywhere on the home thread: nothing ever takes a `&mut`.
+#[repr(C)]
+pub(super) struct Header {
+    /// The tenant's key; in a vacant slot the bare index, which no key equals.
+    pub(super) key: Cell<usize>,
+    /// The bits of the `TaskId` above those that the key carries as its generation.
+    id_high: Cell<u32>,
+    pub(super) flags: Cell<u32>,
+    pub(super) vtable: Cell<&'static VTable>,
+    pub(super) location: Cell<&'static Location<'static>>,
+    /// Vacant: the next vacant slot of the class. Else, with `EXTRAS`, the side record; without it, the awaiter's key
+    /// as an address without provenance, or null.
+    pub(super) extra: Cell<*mut ()>,
+}
+
+impl Header {
+    #[track_caller]
+    pub(super) fn vacant(index: u32, flags: u32) -> Self {
+        Header {
+            key: Cell::new(Key::vacant(index).word()),
+            id_high: Cell::new(0),
+            flags: Cell::new(VACANT | flags),
+            vtable: Cell::new(vacant_vtable()),
+            location: Cell::new(Location::caller()),
+            extra: Cell::new(ptr::null_mut()),
+        }
+    }
+
+    #[inline]
+    pub(super) fn key(&self) -> Key {
+        Key::from_word(self.key.get())
+    }
+
+    #[inline]
+    pub(super) fn index(&self) -> u32 {
+        self.key().index()
+    }
+
+    /// Gives the slot to a tenant. Its generation is the low part of its id, so that no two tenants of one slot share a
+    /// key until 2^24 tasks later.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "ids end at MAX_ID")]
+    pub(super) fn occupy(
+        &self,
+        executor: u32,
+        id: u64,
+        flags: u32,
+        vtable: &'static VTable,
+        location: &'static Location<'static>,
+    ) {
+        let index = self.index();
+        self.key.set(Key::<usize>::new(executor, id, index).word());
+        self.id_high
+            .set((id / (Key::<usize>::GENERATION_MASK + 1)) as u32);
+        self.flags.set(flags);
+        self.vtable.set(vtable);
+        self.location.set(location);
+        self.extra.set(ptr::null_mut());
+    }
+
+    #[inline]
+    pub(super) fn id(&self) -> TaskId {
+        let high = u64::from(self.id_high.get()) * (Key::<usize>::GENERATION_MASK + 1);
+        TaskId::new(high | self.key().generation())
+    }
+
+    #[inline]
+    pub(super) fn has(&self, flags: u32) -> bool {
+        self.flags.get() & flags != 0
+    }
+
+    #[inline]
+    pub(super) fn set(&self, flags: u32) {
+        self.flags.set(self.flags.get() | flags);
+    }
+
+    #[inline]
+    pub(super) fn clear(&self, flags: u32) {
+        self.flags.set(self.flags.get() & !flags);
+    }
+
+    /// The awaiter's key, if there is no side record. 0: none.
+    #[inline]
+    pub(super) fn awaiter_key(&self) -> usize {
+        self.extra.get().addr()
+    }
+
+    #[inline]
+    pub(super) fn set_awaiter_key(&self, key: usize) {
+        debug_assert!(!self.has(EXTRAS));
+        self.extra.set(ptr::without_provenance_mut(key));
+    }
+}
+
+/// The last id that fits: the generation bits and 32 more.
+pub(super) const MAX_ID: u64 = (Key::<usize>::GENERATION_MASK + 1) * (1 << 32) - 1;
+
+/// The side record as it hangs in `extra`.
+pub(super) type SideRecord = Rc<RefCell<Extras>>;

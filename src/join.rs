@@ -1,0 +1,532 @@
+//! Handles: what a spawn gives.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use crate::arena::TaskRef;
+use crate::arena::claim::{Claim, Status, Taken};
+use crate::arena::ended::End;
+use crate::completion::{Awaiter, CallbackId, Completion};
+use crate::error::{ExceptionError, InvalidState, JoinError};
+use crate::exception::Exception;
+use crate::remote::endpoint::{CancelRequest, Endpoint};
+use crate::scheduler::Scheduler;
+use crate::task::TaskId;
+use crate::unwind::catch_drop;
+use crate::waker;
+
+/// A task's handle: awaits its outcome, asks after it, cancels it.
+///
+/// **Dropping it detaches the task**: the arena owns the task, and it runs on. Its failure is still told, as the
+/// executor's [`ReportPolicy`](crate::ReportPolicy) says. To have a drop cancel instead, see
+/// [`cancel_on_drop`](Self::cancel_on_drop).
+///
+/// A handle may outlive its executor: a task that was pending then reads as cancelled, one that had finished gives its
+/// outcome.
+///
+/// # Examples
+///
+/// ```
+/// use mainstay::Executor;
+///
+/// let ex = Executor::new();
+/// let value = ex.block_on(async {
+///     let handle = mainstay::spawn(async { 6 * 7 });
+///     handle.await
+/// });
+/// assert_eq!(value.unwrap(), 42);
+/// ```
+///
+/// A task's panic or cancellation is a [`JoinError`], which works with `?` into `anyhow::Error` and
+/// `Box<dyn Error + Send + Sync>`:
+///
+/// ```
+/// use mainstay::Executor;
+///
+/// # std::panic::set_hook(Box::new(|_| {}));
+/// let ex = Executor::new();
+/// ex.set_exception_handler(|_, _| {});
+/// let result: anyhow::Result<u32> = ex.block_on(async {
+///     let handle = mainstay::spawn(async { panic!("no answer") });
+///     let value: u32 = handle.await?;
+///     Ok(value)
+/// });
+/// assert!(result.unwrap_err().to_string().contains("no answer"));
+/// ```
+#[doc(alias = "Task")]
+#[must_use = "dropping the handle detaches the task; say so with `.detach()`, or await it"]
+pub struct JoinHandle<T> {
+    claim: Claim<T>,
+}
+
+impl<T> JoinHandle<T> {
+    #[inline]
+    pub(crate) fn new(claim: Claim<T>) -> Self {
+        JoinHandle { claim }
+    }
+
+    /// The handle of a task that never began: it reads as cancelled.
+    pub(crate) fn refused() -> Self {
+        JoinHandle {
+            claim: Claim::cancelled(),
+        }
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> TaskId {
+        self.claim.id()
+    }
+
+    /// The name given at the spawn, or `Task-` and the id.
+    #[doc(alias = "get_name")]
+    pub fn name(&self) -> String {
+        self.claim.name().as_str().to_owned()
+    }
+
+    /// Whether the task has ended: its future is gone.
+    ///
+    /// While its end is being told to the exception handler and the done callbacks this is true already, and the
+    /// outcome cannot be taken yet.
+    #[doc(alias = "done")]
+    pub fn is_finished(&self) -> bool {
+        self.claim.has_ended()
+    }
+
+    /// Whether the task has ended by being cancelled.
+    #[doc(alias = "cancelled")]
+    pub fn is_cancelled(&self) -> bool {
+        self.claim.end() == Some(End::Cancelled)
+    }
+
+    /// Cancels the task: drops its future. Returns `false` if it had already finished.
+    ///
+    /// While the executor is being driven, the future is gone when the outermost `cancel` (or drop of a future) returns;
+    /// a cancel from within another task's destructor is carried out after that destructor. A task that cancels itself
+    /// goes right after its current poll. While the executor is not being driven, the next pass drops the future, or the
+    /// drop of the executor. Until then this goes on returning `true`, and the first reason stands.
+    ///
+    /// A failure beats a pending cancel, a pending cancel beats a value: a task that cancels itself and then panics has
+    /// failed; one that returns has been cancelled, and its value is dropped. A panic in a destructor of the cancelled
+    /// future makes the task failed.
+    ///
+    /// The task's own handles to other tasks are dropped with it, and detach: cancelling one that awaits another leaves
+    /// the other alone.
+    #[doc(alias = "abort")]
+    pub fn cancel(&self) -> bool {
+        self.cancel_for(None)
+    }
+
+    /// [`cancel`](Self::cancel), with a reason that [`JoinError::reason`] gives. The first one stands.
+    pub fn cancel_with_reason(&self, reason: impl Into<String>) -> bool {
+        self.cancel_for(Some(reason.into().into_boxed_str()))
+    }
+
+    fn cancel_for(&self, reason: Option<Box<str>>) -> bool {
+        if self.claim.has_ended() {
+            return false;
+        }
+        match (self.claim.task(), self.scheduler()) {
+            (Some(task), Some(scheduler)) => scheduler.cancel(task, reason),
+            _ => false,
+        }
+    }
+
+    fn scheduler(&self) -> Option<std::rc::Rc<Scheduler>> {
+        self.claim.host::<Scheduler>()
+    }
+
+    /// Takes the outcome if the task has finished. asyncio's `Task.result()`.
+    ///
+    /// It is given once: afterwards this is [`InvalidState::Taken`], and awaiting the handle panics. Taking a failure
+    /// retrieves it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidState::Pending`] while there is nothing to take, [`InvalidState::Taken`] when it was taken.
+    pub fn result(&mut self) -> Result<Result<T, JoinError>, InvalidState> {
+        match self.claim.status() {
+            Status::Pending | Status::Finishing => Err(InvalidState::Pending),
+            Status::Taken(_) => self
+                .take_again()
+                .map_or(Err(InvalidState::Taken), |error| Ok(Err(error))),
+            Status::Finished(end) => self.take(end).ok_or(InvalidState::Taken),
+        }
+    }
+
+    /// What the task failed by; `None` if it returned. asyncio's `Task.exception()`.
+    ///
+    /// A look at a failure retrieves it. The outcome stays where it is, to be awaited or taken.
+    ///
+    /// # Errors
+    ///
+    /// [`ExceptionError::Pending`] while the task has not finished, [`ExceptionError::Cancelled`] if it was cancelled,
+    /// [`ExceptionError::Taken`] when the outcome was taken.
+    pub fn exception(&self) -> Result<Option<Exception<'_>>, ExceptionError> {
+        match self.claim.status() {
+            Status::Pending | Status::Finishing => Err(ExceptionError::Pending),
+            Status::Taken(End::Cancelled) | Status::Finished(End::Cancelled) => {
+                Err(ExceptionError::Cancelled)
+            }
+            Status::Taken(_) => Err(ExceptionError::Taken),
+            Status::Finished(End::Returned) => Ok(None),
+            Status::Finished(End::Failed) => {
+                self.read();
+                Ok(self.claim.failure())
+            }
+        }
+    }
+
+    /// Counts a failure as retrieved, if it is the first look at one that nobody was told of.
+    fn read(&self) {
+        if self.claim.mark_read() {
+            if let Some(scheduler) = self.scheduler() {
+                scheduler.count_read();
+            }
+        }
+    }
+
+    /// Adds a callback for the task's end. It is called on the loop, after the step that ended the task and before the
+    /// outcome can be taken; in the order of adding, awaiters after all callbacks.
+    ///
+    /// On a task that has finished, it is called in the next pass. If it panics, that is reported
+    /// ([`ContextKind::Callback`](crate::ContextKind::Callback)) and the others still run. When the executor is dropped,
+    /// the callbacks of pending tasks run with [`Outcome::Cancelled`](crate::Outcome::Cancelled); one that is added to a
+    /// finished task after that is dropped, uncalled.
+    pub fn add_done_callback(
+        &self,
+        callback: impl FnOnce(&Completion<'_>) + 'static,
+    ) -> CallbackId {
+        let Some(scheduler) = self.scheduler() else {
+            // The executor is gone, and so is whatever could call it.
+            return CallbackId(u64::MAX);
+        };
+        match self.claim.status() {
+            Status::Pending => {
+                let id = scheduler.new_callback_id();
+                if let Some(record) = self.claim.extras() {
+                    record.borrow_mut().callbacks.push((id, Box::new(callback)));
+                }
+                id
+            }
+            Status::Finishing | Status::Finished(_) | Status::Taken(_) => {
+                let Some(task) = self.claim.task() else {
+                    return CallbackId(u64::MAX);
+                };
+                let end = self.claim.end().unwrap_or(End::Returned);
+                let info = scheduler.arena().info(task);
+                match info {
+                    Some(info) => scheduler.add_late(Some(task), info, end, Box::new(callback)),
+                    None => CallbackId(u64::MAX),
+                }
+            }
+        }
+    }
+
+    /// Removes a callback. `false`: it is not there, or it is too late because the task has ended and its callbacks are
+    /// queued.
+    pub fn remove_done_callback(&self, id: CallbackId) -> bool {
+        let Some(scheduler) = self.scheduler() else {
+            return false;
+        };
+        let mut removed = None;
+        if self.claim.status() == Status::Pending && self.claim.has_extras() {
+            if let Some(record) = self.claim.extras() {
+                let callbacks = &mut record.borrow_mut().callbacks;
+                if let Some(at) = callbacks.iter().position(|(other, _)| *other == id) {
+                    removed = Some(callbacks.remove(at).1);
+                }
+            }
+        }
+        let removed = removed.or_else(|| scheduler.remove_late(id));
+        let found = removed.is_some();
+        // User code: Drop of the callback's captures.
+        if let Err(panic) = catch_drop(removed) {
+            scheduler.tell_destructor(panic, None);
+        }
+        found
+    }
+
+    /// A handle that can only cancel, from any thread, any number of them.
+    #[doc(alias = "abort_handle")]
+    pub fn cancel_handle(&self) -> CancelHandle {
+        let ended = self.claim.has_ended();
+        let shared = match self.claim.extras() {
+            Some(record) if !ended => {
+                let mut record = record.borrow_mut();
+                Arc::clone(record.finished.get_or_insert_default())
+            }
+            _ => Arc::new(AtomicBool::new(true)),
+        };
+        CancelHandle {
+            finished: shared,
+            id: self.id(),
+            index: self.claim.task().map_or(0, |task| task.index),
+            endpoint: self.claim.endpoint(),
+        }
+    }
+
+    /// Makes a handle whose drop cancels the task.
+    #[doc(alias = "AbortOnDropHandle")]
+    pub fn cancel_on_drop(self) -> CancelOnDrop<T> {
+        CancelOnDrop { handle: self }
+    }
+
+    /// Lets the task run on without a handle. The same as dropping the handle, but said.
+    pub fn detach(self) {}
+
+    /// Takes the outcome of a finished task.
+    #[inline]
+    fn take(&mut self, end: End) -> Option<Result<T, JoinError>> {
+        if end != End::Returned {
+            return self.take_aside(end);
+        }
+        match self.claim.take()? {
+            Taken::Value(value) => Some(Ok(value)),
+            Taken::Panic(_) | Taken::Cancelled(_) => unreachable!("it returned"),
+        }
+    }
+
+    #[cold]
+    fn take_aside(&mut self, end: End) -> Option<Result<T, JoinError>> {
+        if end == End::Failed {
+            self.read();
+        }
+        let (id, name) = (self.claim.id(), self.claim.name());
+        Some(match self.claim.take()? {
+            Taken::Value(value) => Ok(value),
+            Taken::Panic(panic) => Err(JoinError::panicked(id, &name, *panic)),
+            Taken::Cancelled(reason) => Err(JoinError::cancelled(id, &name, reason)),
+        })
+    }
+
+    /// A handle of a task that never began is finished without ever having been published.
+    fn take_again(&mut self) -> Option<JoinError> {
+        if self.claim.take_refusal() {
+            return Some(JoinError::cancelled(
+                self.claim.id(),
+                &self.claim.name(),
+                Some("the executor was dropped".into()),
+            ));
+        }
+        None
+    }
+
+    fn pending(&mut self, waker: &Waker) -> Poll<Result<T, JoinError>> {
+        match waker::key_of(waker) {
+            Some(key) => {
+                if self.is_own(key) {
+                    return Poll::Ready(Err(JoinError::own_handle(
+                        self.claim.id(),
+                        &self.claim.name(),
+                    )));
+                }
+                if !self.claim.await_by_key(key) {
+                    self.set_awaiter(Awaiter::Key(key));
+                }
+            }
+            None => self.await_by_waker(waker),
+        }
+        Poll::Pending
+    }
+
+    /// Whether the task awaits itself.
+    fn is_own(&self, key: usize) -> bool {
+        self.claim.key() == Some(key)
+    }
+
+    #[cold]
+    fn set_awaiter(&self, awaiter: Awaiter) {
+        let Some(record) = self.claim.extras() else {
+            return;
+        };
+        let old = std::mem::replace(&mut record.borrow_mut().awaiter, awaiter);
+        // User code: Drop of a foreign waker.
+        if let Err(panic) = catch_drop(old) {
+            if let Some(scheduler) = self.scheduler() {
+                scheduler.tell_destructor(panic, None);
+            }
+        }
+    }
+
+    #[cold]
+    fn await_by_waker(&self, waker: &Waker) {
+        let known = self
+            .claim
+            .extras()
+            .is_some_and(|record| match &record.borrow().awaiter {
+                // `will_wake` compares two words: no user code.
+                Awaiter::Foreign(old) => old.will_wake(waker),
+                _ => false,
+            });
+        if !known {
+            // User code: clone of a foreign waker. A panic is that of whoever polls this handle.
+            let waker = waker.clone();
+            self.set_awaiter(Awaiter::Foreign(waker));
+        }
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    /// # Panics
+    ///
+    /// If the outcome was taken before.
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        match this.claim.status() {
+            Status::Finished(end) => match this.take(end) {
+                Some(result) => Poll::Ready(result),
+                None => taken(),
+            },
+            Status::Pending | Status::Finishing => this.pending(cx.waker()),
+            Status::Taken(_) => match this.take_again() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => taken(),
+            },
+        }
+    }
+}
+
+#[cold]
+fn taken() -> ! {
+    panic!("a JoinHandle was polled after its outcome had been taken")
+}
+
+impl<T> Unpin for JoinHandle<T> {}
+
+impl<T> Drop for JoinHandle<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.claim.is_over_with_something() {
+            self.drop_finished();
+        }
+        // Else the claim's own drop detaches, or lets go of an outcome that needs no care.
+    }
+}
+
+impl<T> JoinHandle<T> {
+    #[cold]
+    fn drop_finished(&mut self) {
+        let scheduler = self.scheduler();
+        let Some(pinned) = self.claim.give_up() else {
+            return;
+        };
+        match scheduler {
+            Some(scheduler) => scheduler.given_up(pinned),
+            None => drop(pinned),
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle")
+            .field("id", &self.id().get())
+            .field("name", &self.claim.name().as_str())
+            .field("status", &self.claim.status())
+            .finish()
+    }
+}
+
+/// Cancels a task, from any thread; `Send`, `Sync` and `Clone`. It keeps nothing alive.
+///
+/// It names the task by its [`TaskId`], which is never reused, so that a stale one hits nobody.
+#[derive(Clone)]
+pub struct CancelHandle {
+    finished: Arc<AtomicBool>,
+    id: TaskId,
+    index: u32,
+    endpoint: Option<&'static Endpoint>,
+}
+
+impl CancelHandle {
+    /// The task's id.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Cancels the task. Returns `false` if it had already finished.
+    ///
+    /// On the executor's thread while it is being driven, this is [`JoinHandle::cancel`]. Elsewhere it is handed over:
+    /// the next pass drops the future, on the executor's thread, and this call does not wait for it. It never blocks.
+    pub fn cancel(&self) -> bool {
+        let Some(endpoint) = self.endpoint else {
+            return false;
+        };
+        if self.is_finished() {
+            return false;
+        }
+        let task = TaskRef {
+            id: self.id,
+            index: self.index,
+        };
+        if let Some(done) =
+            crate::driving::with(endpoint.id(), |scheduler| scheduler.cancel(task, None))
+        {
+            return done;
+        }
+        endpoint.cancel(CancelRequest {
+            index: self.index,
+            id: self.id.get(),
+            reason: None,
+        });
+        true
+    }
+}
+
+impl fmt::Debug for CancelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelHandle")
+            .field("id", &self.id.get())
+            .field("finished", &self.is_finished())
+            .finish()
+    }
+}
+
+/// A [`JoinHandle`] whose drop cancels its task. Awaiting it awaits the task.
+#[must_use = "dropping this cancels the task"]
+pub struct CancelOnDrop<T> {
+    handle: JoinHandle<T>,
+}
+
+impl<T> CancelOnDrop<T> {
+    /// The task's id.
+    pub fn id(&self) -> TaskId {
+        self.handle.id()
+    }
+
+    /// The handle inside, for everything else that it can do.
+    pub fn handle(&self) -> &JoinHandle<T> {
+        &self.handle
+    }
+}
+
+impl<T> Future for CancelOnDrop<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.handle).poll(cx)
+    }
+}
+
+impl<T> Drop for CancelOnDrop<T> {
+    fn drop(&mut self) {
+        let _ = self.handle.cancel();
+    }
+}
+
+impl<T> fmt::Debug for CancelOnDrop<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CancelOnDrop").field(&self.handle).finish()
+    }
+}

@@ -1,0 +1,84 @@
+//! Cancelling: a task's future is dropped, by the outermost cancel or drop, never recursively.
+
+use std::cell::Cell;
+
+use crate::arena::{CancelState, Driven, TaskRef};
+use crate::report::ContextKind;
+
+use super::Scheduler;
+
+/// How many tasks may be spawned, and dropped unpolled, on an executor that is closing. A destructor that spawns its
+/// like would go on for ever; what comes after this many is leaked and reported. Far above any chain that ends.
+const MAX_AFTERLIFE: usize = 1_000_000;
+
+impl Scheduler {
+    /// Asks for a task's end. `false`: it has ended already.
+    pub(crate) fn cancel(&self, task: TaskRef, reason: Option<Box<str>>) -> bool {
+        let state = self.arena.ask_cancel(task);
+        if matches!(state, CancelState::Running | CancelState::Waiting) {
+            if let Some(reason) = reason {
+                if let Some(record) = self.arena.extras(task) {
+                    record.borrow_mut().reason = Some(reason);
+                }
+            }
+        }
+        match state {
+            CancelState::Finished => false,
+            CancelState::Asked | CancelState::Running => true,
+            CancelState::Waiting => {
+                match self.arena.driven() {
+                    Some(driven) => self.bury(driven, task),
+                    None => {
+                        self.doomed.borrow_mut().push(task);
+                        self.prod();
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    /// Destroys a task, now or, when a task is being destroyed up the stack, right after that one.
+    pub(super) fn bury(&self, driven: Driven<'_>, task: TaskRef) {
+        struct Done<'a>(&'a Cell<bool>);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.set(false);
+            }
+        }
+        self.graveyard.borrow_mut().push_back(task);
+        if self.burying.replace(true) {
+            return;
+        }
+        let _done = Done(&self.burying);
+        loop {
+            let next = self.graveyard.borrow_mut().pop_front();
+            let Some(task) = next else { break };
+            if let Some(ended) = driven.destroy(task) {
+                self.ended(ended);
+            }
+        }
+    }
+
+    /// A task was spawned on an executor that is closing or closed.
+    pub(super) fn bury_late(&self, task: TaskRef) {
+        self.afterlife.set(self.afterlife.get() + 1);
+        if self.is_afterlife_over() {
+            if self.afterlife.get() == MAX_AFTERLIFE {
+                self.tell(
+                    ContextKind::Destructor,
+                    "Destructors go on spawning tasks on a dropped executor; the rest is leaked",
+                    None,
+                    self.arena.info(task),
+                );
+            }
+            return;
+        }
+        let reason = Box::from("the executor was dropped");
+        self.cancel(task, Some(reason));
+    }
+
+    pub(super) fn is_afterlife_over(&self) -> bool {
+        self.afterlife.get() >= MAX_AFTERLIFE
+    }
+}

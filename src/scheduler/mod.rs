@@ -1,0 +1,307 @@
+//! The scheduler: an executor's state, and everything that can be done to it.
+//!
+//! It knows nothing of handles or of how it is driven; `executor` loops over it, `join` and `context` reach into it. Its
+//! parts: `pass` polls, `ending` settles what has ended, `cancelling` destroys, `counters` counts.
+//!
+//! No `RefCell` here is ever borrowed across user code (P6): a borrow takes something out and ends.
+
+mod cancelling;
+pub(crate) mod counters;
+mod ending;
+pub(crate) mod inbox;
+mod pass;
+pub(crate) mod policy;
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::panic::Location;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::arena::cell::Judge;
+use crate::arena::claim::Claim;
+use crate::arena::{Arena, Gate, TaskRef};
+use crate::completion::{CallbackId, DoneCallback};
+use crate::exception::Exception;
+use crate::report::{self, ContextKind, ExceptionContext, Reporter};
+use crate::task::TaskInfo;
+use crate::unwind::{bury, catch_drop};
+
+use counters::Counters;
+use ending::Item;
+use inbox::Inbox;
+use policy::ReportPolicy;
+
+/// See the module documentation.
+pub(crate) struct Scheduler {
+    this: Weak<Scheduler>,
+    arena: Rc<Arena>,
+    name: Option<Box<str>>,
+    policy: ReportPolicy,
+    pub(crate) counters: Counters,
+    pub(crate) reporter: Reporter,
+    /// What has ended or gone wrong and is still to be told, in order.
+    items: RefCell<VecDeque<Item>>,
+    /// `items` is not empty: the one thing that the pass looks at after each poll.
+    has_items: Cell<bool>,
+    /// `items` is being worked off up the stack.
+    settling: Cell<bool>,
+    /// Tasks to be destroyed by the outermost cancel or drop.
+    graveyard: RefCell<VecDeque<TaskRef>>,
+    burying: Cell<bool>,
+    /// Tasks spawned while the executor was closing, to cap destructors that spawn their like.
+    afterlife: Cell<usize>,
+    /// Cancelled while nobody drove: the next drive destroys them.
+    doomed: RefCell<Vec<TaskRef>>,
+    /// Done callbacks added to tasks that had finished: they run in the next pass.
+    late: RefCell<Vec<Late>>,
+    stopping: Cell<bool>,
+    fatal: RefCell<Option<Box<dyn Any + Send>>>,
+    closed: Cell<bool>,
+    /// Who waits until no other task is live.
+    idlers: RefCell<Vec<Waker>>,
+    has_idlers: Cell<bool>,
+    next_callback: Cell<u64>,
+    inbox: Arc<Inbox>,
+}
+
+/// A done callback for a task that has already finished.
+struct Late {
+    id: CallbackId,
+    task: Option<TaskRef>,
+    /// How it ended, for a task whose slot is no longer there.
+    info: TaskInfo,
+    end: crate::arena::ended::End,
+    call: DoneCallback,
+}
+
+/// What an executor is made with.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) policy: ReportPolicy,
+    pub(crate) capacity: usize,
+}
+
+impl Scheduler {
+    pub(crate) fn new(arena: Rc<Arena>, settings: Settings) -> Rc<Self> {
+        let inbox = Arc::new(Inbox::new(arena.endpoint()));
+        let scheduler = Rc::new_cyclic(|this| Scheduler {
+            this: Weak::clone(this),
+            arena,
+            name: settings.name,
+            policy: settings.policy,
+            counters: Counters::default(),
+            reporter: Reporter::default(),
+            items: RefCell::default(),
+            has_items: Cell::new(false),
+            settling: Cell::new(false),
+            graveyard: RefCell::default(),
+            burying: Cell::new(false),
+            afterlife: Cell::new(0),
+            doomed: RefCell::default(),
+            late: RefCell::default(),
+            stopping: Cell::new(false),
+            fatal: RefCell::new(None),
+            closed: Cell::new(false),
+            idlers: RefCell::default(),
+            has_idlers: Cell::new(false),
+            next_callback: Cell::new(0),
+            inbox,
+        });
+        let host: Weak<dyn Any> = scheduler.this.clone();
+        scheduler.arena.set_host(host);
+        scheduler
+    }
+
+    #[inline]
+    pub(crate) fn arena(&self) -> &Rc<Arena> {
+        &self.arena
+    }
+
+    pub(crate) fn weak(&self) -> Weak<Scheduler> {
+        self.this.clone()
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Spawns a task. On a closed executor its future is dropped unpolled.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn spawn<'env, F, J>(
+        &self,
+        gate: Gate<'env>,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> Claim<F::Output>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        let aside = !self.arena.is_driven() || self.closed.get();
+        if aside && self.is_gone() {
+            return self.refuse(future);
+        }
+        let claim = self.arena.insert::<F, J>(gate, future, location);
+        self.counters.spawned.add(1);
+        self.counters.live.add(1);
+        if aside {
+            self.spawned_aside(claim.task());
+        }
+        claim
+    }
+
+    /// Whether the executor has been dropped, and only handles keep its remains.
+    #[cold]
+    fn is_gone(&self) -> bool {
+        self.closed.get() && !self.arena.is_driven()
+    }
+
+    /// Nothing will ever run this future: it is dropped here, and its handle reads as cancelled.
+    #[cold]
+    fn refuse<F: Future>(&self, future: F) -> Claim<F::Output> {
+        // User code: Drop of the future.
+        if let Err(panic) = catch_drop(future) {
+            self.tell_destructor(panic, None);
+        }
+        Claim::cancelled()
+    }
+
+    /// A spawn outside of the ordinary: between drives, or on an executor that is closing.
+    #[cold]
+    fn spawned_aside(&self, task: Option<TaskRef>) {
+        if !self.closed.get() {
+            self.prod();
+        } else if let Some(task) = task {
+            self.bury_late(task);
+        }
+    }
+
+    /// Something was done between drives: whoever drives is to look.
+    pub(crate) fn prod(&self) {
+        if !self.arena.is_driven() {
+            self.arena.endpoint().notify();
+        }
+    }
+
+    /// A snapshot of all tasks that have not ended, in spawn order.
+    pub(crate) fn tasks(&self) -> Vec<TaskInfo> {
+        self.arena
+            .live()
+            .into_iter()
+            .filter_map(|task| self.arena.info(task))
+            .collect()
+    }
+
+    pub(crate) fn new_callback_id(&self) -> CallbackId {
+        let id = self.next_callback.get();
+        self.next_callback.set(id + 1);
+        CallbackId(id)
+    }
+
+    // --- stopping ---------------------------------------------------------------------------------------------------
+
+    pub(crate) fn stop(&self) {
+        self.stopping.set(true);
+        self.prod();
+    }
+
+    pub(crate) fn stop_with(&self, payload: Box<dyn Any + Send>) {
+        let refused = {
+            let mut fatal = self.fatal.borrow_mut();
+            match &*fatal {
+                None => {
+                    *fatal = Some(payload);
+                    None
+                }
+                Some(_) => Some(payload),
+            }
+        };
+        self.stopping.set(true);
+        self.prod();
+        if let Some(payload) = refused {
+            self.tell(
+                ContextKind::Other,
+                "A second payload was given to stop_with",
+                Some(crate::unwind::Panic::from_payload(payload)),
+                None,
+            );
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Ends a stop: what there is to unwind with.
+    pub(crate) fn take_stop(&self) -> Option<Box<dyn Any + Send>> {
+        self.stopping.set(false);
+        self.fatal.take()
+    }
+
+    pub(crate) fn has_fatal(&self) -> bool {
+        self.stopping.get() && self.fatal.borrow().is_some()
+    }
+
+    // --- idle -------------------------------------------------------------------------------------------------------
+
+    /// Whether no task but the running one, and those in the background, is live.
+    pub(crate) fn is_idle(&self) -> bool {
+        let own = self
+            .arena
+            .running()
+            .is_some_and(|task| !self.arena.is_background(task));
+        self.counters.live.get() - self.counters.background.get() <= u64::from(own)
+    }
+
+    pub(crate) fn add_idler(&self, waker: Waker) {
+        self.idlers.borrow_mut().push(waker);
+        self.has_idlers.set(true);
+    }
+
+    /// A user's own report.
+    pub(crate) fn call_exception_handler(&self, context: &ExceptionContext<'_>) {
+        self.reporter.dispatch(context);
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        // The last handle of a dropped executor may bring us here, from anywhere: what users gave is dropped contained.
+        let late = std::mem::take(self.late.get_mut());
+        let idlers = std::mem::take(self.idlers.get_mut());
+        let fatal = self.fatal.take();
+        let dropped = [
+            self.reporter.set_handler(None),
+            // User code: Drop of callbacks' captures, of foreign wakers, of a payload that nobody drove to collect.
+            catch_drop(late),
+            catch_drop(idlers),
+            catch_drop(fatal),
+        ];
+        for panic in dropped.into_iter().filter_map(Result::err) {
+            let context = ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
+                .with_exception(Some(Exception::panic(&panic)));
+            report::default(&context);
+            drop(context);
+            drop(bury(panic));
+        }
+    }
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("name", &self.name)
+            .field("live", &self.counters.live.get())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,132 @@
+//! The pass: poll once what was ready when it began.
+
+use std::task::Context;
+
+use crate::arena::{Driven, Polled, Ready, TaskRef};
+use crate::report::ContextKind;
+use crate::unwind::{catch, catch_drop};
+use crate::waker;
+
+use super::Scheduler;
+
+/// Remote wakes are noticed at least this often (P8).
+const LOOK_EVERY: usize = 64;
+
+impl Scheduler {
+    /// Makes one pass, of at most `budget` polls. Returns how many it made.
+    #[inline]
+    pub(crate) fn pass(&self, driven: Driven<'_>, budget: usize) -> usize {
+        self.look_around(driven);
+        driven.begin_pass();
+        let mut left = budget;
+        'pass: while left > 0 {
+            // In stretches, so that the innermost loop counts one thing.
+            let stretch = left.min(LOOK_EVERY);
+            for done in 0..stretch {
+                let Some(ready) = driven.next_ready() else {
+                    left -= done;
+                    break 'pass;
+                };
+                self.step(driven, ready);
+            }
+            left -= stretch;
+            self.look_around(driven);
+        }
+        let mut done = budget - left;
+        done += self.run_late(left);
+        done
+    }
+
+    /// Polls one task and settles what came of it.
+    #[inline]
+    fn step<'a>(&self, driven: Driven<'a>, ready: Ready<'a>) {
+        self.counters.polls.add(1);
+        let waker = waker::borrowed(ready.key());
+        let mut cx = Context::from_waker(&waker);
+        match driven.poll(ready, &mut cx) {
+            Polled::Pending => {}
+            Polled::Ended(ended) => self.ended(ended),
+            Polled::Doomed(task) => self.bury(driven, task),
+        }
+        // Also what ended by the hand of the task that was just polled.
+        if self.has_items() {
+            self.settle();
+        }
+    }
+
+    /// Looks at what other threads, and this one between drives, have left. One flag says whether there is anything.
+    #[inline]
+    pub(crate) fn look_around(&self, driven: Driven<'_>) {
+        // The token is taken before the queues are looked at, so that what comes later sets it again.
+        if self.arena.endpoint().parker().take() {
+            self.look_closely(driven);
+        }
+    }
+
+    #[cold]
+    fn look_closely(&self, driven: Driven<'_>) {
+        self.arena.take_remote_wakes();
+        let endpoint = self.arena.endpoint();
+        // As many as there are now: a thread that never stops must not keep us here (P8).
+        for _ in 0..endpoint.cancels() {
+            let Some(request) = endpoint.next_cancel() else {
+                break;
+            };
+            let task = TaskRef {
+                id: crate::task::TaskId::new(request.id),
+                index: request.index,
+            };
+            self.cancel(task, request.reason);
+        }
+        while let Some(message) = endpoint.next_hook_panic() {
+            let text = format!("The wake hook panicked: {message}");
+            self.tell(ContextKind::Callback, text, None, None);
+        }
+        let doomed = std::mem::take(&mut *self.doomed.borrow_mut());
+        for task in doomed {
+            self.bury(driven, task);
+        }
+        self.run_messages();
+        self.settle();
+    }
+
+    /// Runs what other threads have sent until now.
+    fn run_messages(&self) {
+        for _ in 0..self.inbox.len() {
+            let (Some(message), Some(this)) = (self.inbox.take(), self.weak().upgrade()) else {
+                break;
+            };
+            // User code: a closure from another thread.
+            if let Err(panic) = catch(|| message.run(&this)) {
+                self.tell(
+                    ContextKind::Callback,
+                    "Panic in a callback from another thread",
+                    Some(panic),
+                    None,
+                );
+            }
+            if self.has_items() {
+                self.settle();
+            }
+        }
+    }
+
+    /// Drops what other threads have sent and nobody will run.
+    pub(super) fn drop_messages(&self) {
+        self.inbox.close();
+        while let Some(message) = self.inbox.take() {
+            // User code: Drop of a closure's captures.
+            if let Err(panic) = catch_drop(message) {
+                self.tell_destructor(panic, None);
+            }
+        }
+    }
+
+    /// Whether a pass would find something to do.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        self.arena.has_ready()
+            || self.arena.endpoint().parker().is_notified()
+            || !self.late.borrow().is_empty()
+    }
+}

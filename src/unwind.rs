@@ -1,0 +1,319 @@
+//! Containing panics: every call into user code goes through [`catch`].
+//!
+//! What is caught is a [`Panic`]: the payload, and, where the panic hook is installed, where it happened.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::{Arc, Once};
+
+/// How often a payload's destructor may panic with a further payload before the rest is leaked.
+const MAX_PAYLOADS: usize = 16;
+
+/// Where a panic happened; known when [`install_panic_hook`] was called before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PanicLocation {
+    file: Arc<str>,
+    line: u32,
+    column: u32,
+}
+
+impl PanicLocation {
+    /// The source file, as the compiler named it.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The line, counted from 1.
+    pub fn line(&self) -> u32 {
+        self.line
+    }
+
+    /// The column, counted from 1.
+    pub fn column(&self) -> u32 {
+        self.column
+    }
+}
+
+impl fmt::Display for PanicLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// A caught panic.
+pub(crate) struct Panic {
+    payload: Box<dyn Any + Send>,
+    location: Option<PanicLocation>,
+    backtrace: Option<Backtrace>,
+    /// A second panic, from a destructor that ran because of the first one. It is reported on its own.
+    pub(crate) also: Option<Box<Panic>>,
+}
+
+impl Panic {
+    #[cold]
+    fn new(payload: Box<dyn Any + Send>) -> Box<Self> {
+        let noted = NOTED
+            .try_with(|noted| noted.borrow_mut().take())
+            .ok()
+            .flatten();
+        // A note of another panic may be lying there: user code may have caught one itself, and `resume_unwind` does
+        // not run the hook. The message tells them apart.
+        let noted = noted.filter(|n| n.message.as_deref() == text(&*payload));
+        let (location, backtrace) = match noted {
+            Some(noted) => (noted.location, noted.backtrace),
+            None => (None, None),
+        };
+        Box::new(Panic {
+            payload,
+            location,
+            backtrace,
+            also: None,
+        })
+    }
+
+    /// Wraps a payload that was caught elsewhere.
+    pub(crate) fn from_payload(payload: Box<dyn Any + Send>) -> Box<Self> {
+        Panic::new(payload)
+    }
+
+    pub(crate) fn payload(&self) -> &(dyn Any + Send) {
+        &*self.payload
+    }
+
+    pub(crate) fn into_payload(self) -> Box<dyn Any + Send> {
+        self.payload
+    }
+
+    pub(crate) fn location(&self) -> Option<&PanicLocation> {
+        self.location.as_ref()
+    }
+
+    pub(crate) fn backtrace(&self) -> Option<&Backtrace> {
+        self.backtrace.as_ref()
+    }
+
+    pub(crate) fn message(&self) -> Cow<'_, str> {
+        message(self.payload())
+    }
+
+    /// Remembers `second` behind this panic and those before it.
+    pub(crate) fn push(&mut self, second: Box<Panic>) {
+        let mut last = &mut self.also;
+        while let Some(next) = last {
+            last = &mut next.also;
+        }
+        *last = Some(second);
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Panic")
+            .field("message", &self.message())
+            .field("location", &self.location)
+            .finish_non_exhaustive()
+    }
+}
+
+fn text(payload: &(dyn Any + Send)) -> Option<&str> {
+    payload
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+}
+
+/// The text of a payload, as far as it has one.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> Cow<'_, str> {
+    match text(payload) {
+        Some(text) => Cow::Borrowed(text),
+        None => Cow::Borrowed("a payload that is not a string"),
+    }
+}
+
+/// Runs user code and contains its panic.
+#[inline]
+pub(crate) fn catch<R>(user: impl FnOnce() -> R) -> Result<R, Box<Panic>> {
+    // AssertUnwindSafe: nothing of ours is borrowed while user code runs (P6), and what of the user's own was left
+    // half-done by the panic is theirs to know, as with `std::thread`.
+    panic::catch_unwind(AssertUnwindSafe(user)).map_err(Panic::new)
+}
+
+/// Drops a user's value and contains its panic.
+#[inline]
+pub(crate) fn catch_drop<T>(value: T) -> Result<(), Box<Panic>> {
+    if std::mem::needs_drop::<T>() {
+        catch(move || drop(value))
+    } else {
+        Ok(())
+    }
+}
+
+/// Drops a caught panic, with the panics that its payload's destructor may start in turn. Returns what has to be told
+/// of them: `None` when nothing happened.
+pub(crate) fn bury(panic: Box<Panic>) -> Option<Buried> {
+    let mut next = Some(panic);
+    let mut messages: Vec<String> = Vec::new();
+    let mut rounds = 0;
+    while let Some(mut panic) = next.take() {
+        if let Some(also) = panic.also.take() {
+            // Only reached when a report was made of the first alone; the second dies with it.
+            next = Some(also);
+        }
+        if rounds == MAX_PAYLOADS {
+            #[expect(
+                clippy::mem_forget,
+                reason = "a payload whose destructor panics for ever can only be leaked, and this is reported"
+            )]
+            std::mem::forget(panic.into_payload());
+            return Some(Buried {
+                messages,
+                leaked: true,
+            });
+        }
+        // User code: Drop of the panic payload.
+        if let Err(further) = catch_drop(panic.into_payload()) {
+            rounds += 1;
+            messages.push(further.message().into_owned());
+            match &mut next {
+                Some(next) => next.push(further),
+                none => *none = Some(further),
+            }
+        }
+    }
+    (!messages.is_empty()).then_some(Buried {
+        messages,
+        leaked: false,
+    })
+}
+
+/// What happened while a panic was dropped: its payload's destructor panicked.
+#[derive(Debug)]
+pub(crate) struct Buried {
+    /// The message of each further panic, in order.
+    pub(crate) messages: Vec<String>,
+    /// The chain did not end and its last payload was leaked.
+    pub(crate) leaked: bool,
+}
+
+struct Note {
+    message: Option<String>,
+    location: Option<PanicLocation>,
+    backtrace: Option<Backtrace>,
+}
+
+thread_local! {
+    /// Counts the drive frames of this thread: the hook takes notes only inside them.
+    static WATCHED: Cell<usize> = const { Cell::new(0) };
+    static NOTED: RefCell<Option<Note>> = const { RefCell::new(None) };
+}
+
+/// While this lives, the installed hook notes where panics on this thread happen.
+#[derive(Debug)]
+pub(crate) struct Watch(());
+
+impl Watch {
+    pub(crate) fn new() -> Self {
+        // `WATCHED` has no destructor, so it can be reached as long as the thread runs.
+        WATCHED.with(|depth| depth.set(depth.get() + 1));
+        Watch(())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        WATCHED.with(|depth| depth.set(depth.get() - 1));
+    }
+}
+
+/// Records where a task panics, so that reports can say it.
+///
+/// Opt-in and process-wide: it chains to the panic hook that was there before, which goes on doing what it did (the
+/// standard one prints to stderr). With it, [`Exception::location`](crate::Exception::location) is filled for panics
+/// that happen while an executor is driven on the panicking thread, and
+/// [`Exception::backtrace`](crate::Exception::backtrace) too where `RUST_BACKTRACE` (or `RUST_LIB_BACKTRACE`) asks for
+/// backtraces. Calling it again does nothing.
+///
+/// A contained panic runs the process's panic hook as any panic does. To quiet the hook's own output while keeping the
+/// location, set a silent hook first:
+///
+/// ```
+/// use mainstay::Executor;
+///
+/// std::panic::set_hook(Box::new(|_| {})); // prints nothing
+/// mainstay::install_panic_hook(); // notes the location, then calls the one above
+///
+/// let ex = Executor::new();
+/// ex.set_exception_handler(|_, report| {
+///     let exception = report.exception().unwrap();
+///     assert!(exception.location().unwrap().line() > 0);
+/// });
+/// ex.spawn(async { panic!("noted") }).detach();
+/// ex.run_until_stalled();
+/// assert_eq!(ex.stats().reported, 1);
+/// ```
+pub fn install_panic_hook() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            note(info);
+            before(info);
+        }));
+    });
+}
+
+fn note(info: &PanicHookInfo<'_>) {
+    if WATCHED.with(Cell::get) == 0 {
+        return;
+    }
+    let payload = info.payload();
+    let message = payload
+        .downcast_ref::<&'static str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned());
+    let backtrace = Backtrace::capture();
+    let note = Note {
+        message,
+        location: info.location().map(|l| PanicLocation {
+            file: l.file().into(),
+            line: l.line(),
+            column: l.column(),
+        }),
+        backtrace: (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace),
+    };
+    // Past the thread-local's end there is nobody left to report to.
+    let _ = NOTED.try_with(|noted| noted.replace(Some(note)).map(drop));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_PAYLOADS, bury, catch};
+    use std::panic::resume_unwind;
+
+    struct Endless;
+
+    impl Drop for Endless {
+        fn drop(&mut self) {
+            resume_unwind(Box::new(Endless));
+        }
+    }
+
+    #[test]
+    fn a_payload_that_panics_for_ever_is_capped_and_leaked() {
+        let panic = catch(|| resume_unwind(Box::new(Endless))).unwrap_err();
+        let buried = bury(panic).expect("the chain is told");
+        assert!(buried.leaked);
+        assert_eq!(buried.messages.len(), MAX_PAYLOADS);
+    }
+
+    #[test]
+    fn a_harmless_payload_is_dropped_in_silence() {
+        let panic = catch(|| resume_unwind(Box::new("text"))).unwrap_err();
+        assert_eq!(panic.message(), "text");
+        assert!(bury(panic).is_none());
+    }
+}

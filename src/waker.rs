@@ -1,0 +1,103 @@
+//! Wakers: a key in the data pointer, and nothing else.
+//!
+//! Cloning one copies a word; dropping one does nothing; two are `will_wake`-equal exactly if they name the same task.
+//! There is no reference count, so there is nothing to leak, to race on, or to drop on the wrong thread (P4, P5).
+//!
+//! - **W1** The data pointer is an address without provenance. It is never dereferenced.
+//! - **W2** `CURRENT` is null, or names an arena that a frame up this thread's stack borrows ([`enter`]).
+//! - **W3** A wake finds its executor by identity: the innermost driven executor of this thread if the key is of that
+//!   one, else, whoever and wherever it is, through its endpoint.
+
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::task::{RawWaker, RawWakerVTable, Waker};
+
+use crate::arena::Arena;
+use crate::key::Key;
+use crate::remote::table;
+
+thread_local! {
+    /// The arena that is being driven on this thread, the innermost if drives are nested (W2). Const-initialised and
+    /// without a destructor, so that a wake from a thread-local's destructor finds it too.
+    static CURRENT: Cell<*const Arena> = const { Cell::new(ptr::null()) };
+}
+
+/// Runs `f` with `arena` as the one whose wakes are local.
+#[inline]
+pub(crate) fn enter<R>(arena: &Arena, f: impl FnOnce() -> R) -> R {
+    struct Restore(*const Arena);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
+    }
+    let _restore = Restore(CURRENT.replace(arena));
+    f()
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, drop);
+
+fn raw(word: usize) -> RawWaker {
+    RawWaker::new(ptr::without_provenance(word), &VTABLE)
+}
+
+fn clone(data: *const ()) -> RawWaker {
+    raw(data.addr())
+}
+
+fn wake(data: *const ()) {
+    wake_key(data.addr());
+}
+
+fn drop(_: *const ()) {}
+
+/// A waker that is made for one poll. Dropping wakers of ours does nothing, so that it need not be dropped.
+#[inline]
+pub(crate) fn borrowed(word: usize) -> ManuallyDrop<Waker> {
+    // SAFETY: the functions of `VTABLE` keep the contract of `RawWakerVTable`: they take any address (W1), are
+    // thread-safe, and neither own nor free anything.
+    ManuallyDrop::new(unsafe { Waker::from_raw(raw(word)) })
+}
+
+/// The key of a waker, if it is one of ours.
+#[inline]
+pub(crate) fn key_of(waker: &Waker) -> Option<usize> {
+    ptr::eq(waker.vtable(), &raw const VTABLE).then(|| waker.data().addr())
+}
+
+/// Wakes whom a key names. Any thread, any time.
+#[inline]
+pub(crate) fn wake_key(word: usize) {
+    let current = CURRENT.get();
+    if !current.is_null() {
+        // SAFETY: W2.
+        let arena = unsafe { &*current };
+        if arena.wake(word) {
+            return;
+        }
+    }
+    wake_elsewhere(word);
+}
+
+#[cold]
+fn wake_elsewhere(word: usize) {
+    let key = Key::<usize>::from_word(word);
+    if let Some(endpoint) = table::endpoint(key.executor()) {
+        endpoint.wake(key.index());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{borrowed, key_of};
+    use std::task::Waker;
+
+    #[test]
+    fn a_waker_is_its_key_and_nothing_else() {
+        let (a, b) = (borrowed(8), borrowed(16));
+        assert_eq!(key_of(&a), Some(8));
+        assert!(a.will_wake(&a.clone()) && !a.will_wake(&b));
+        assert_eq!(key_of(Waker::noop()), None);
+    }
+}

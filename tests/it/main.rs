@@ -1,0 +1,20 @@
+//! The integration tests, in one binary (it links once), a module per hazard.
+
+mod support;
+
+mod accounting;
+mod borrowed;
+mod callbacks;
+mod cancel;
+mod capture;
+mod containment;
+mod driving;
+mod failures;
+mod memory;
+mod order;
+mod reentry;
+mod remote;
+mod retention;
+mod structure;
+mod teardown;
+mod wake;
