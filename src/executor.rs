@@ -289,7 +289,7 @@ impl<'env> Executor<'env> {
             // User code: the wake hook.
             if let Err(panic) = catch(&hook) {
                 endpoint.hook_panicked(panic.message().into_owned());
-                let _ = crate::unwind::bury(panic);
+                drop(crate::unwind::bury(panic));
             }
         })));
     }

@@ -1152,7 +1152,10 @@ fn when_everything_panics_the_loop_goes_on() {
     let log = LogCapture::start();
     log.panics(true);
     let ex = Executor::new();
-    ex.set_exception_handler(|_, context| panic!("boom in handler: {context}"));
+    ex.set_exception_handler(|_, context| {
+        let text = context.exception().expect("an error").message();
+        panic!("boom in handler: {text}");
+    });
     ex.spawn_fallible(async {
         Err::<(), _>(Unspeakable {
             display: true,
