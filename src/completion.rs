@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use crate::exception::Exception;
 use crate::task::TaskInfo;
+use crate::unwind::Panic;
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +89,8 @@ pub(crate) struct Extras {
     /// Who awaits the handle.
     pub(crate) awaiter: Awaiter,
     pub(crate) callbacks: Vec<(CallbackId, DoneCallback)>,
+    /// A destructor's panic, beside the error that the task returned.
+    pub(crate) also: Option<Box<Panic>>,
     /// Shared with the task's `CancelHandle`s: set when the task has ended.
     pub(crate) finished: Option<Arc<AtomicBool>>,
 }

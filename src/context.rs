@@ -13,14 +13,17 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::arena::Gate;
+use crate::arena::afterlife::{self, Refused};
 use crate::arena::cell::{Fallible, Judge, Plain};
+use crate::arena::claim::Claim;
 use crate::driving;
+use crate::exception::Exception;
 use crate::join::JoinHandle;
 use crate::report::{self, ContextKind, ExceptionContext, Installed};
-use crate::scheduler::Scheduler;
 use crate::scheduler::counters::Stats;
-use crate::spawner::Spawner;
+use crate::scheduler::{ENDLESS, Scheduler};
 use crate::task::TaskInfo;
+use crate::unwind::{Panic, bury};
 
 /// An exception handler as [`Executor::exception_handler`](crate::Executor::exception_handler) gives it back: to be
 /// wrapped, or put in place again.
@@ -73,7 +76,7 @@ impl<'env> LocalHandle<'env> {
         }
     }
 
-    fn live(&self) -> Option<Rc<Scheduler>> {
+    pub(crate) fn live(&self) -> Option<Rc<Scheduler>> {
         self.scheduler.upgrade()
     }
 
@@ -187,14 +190,6 @@ impl<'env> LocalHandle<'env> {
     /// See [`Executor::default_exception_handler`](crate::Executor::default_exception_handler).
     pub fn default_exception_handler(&self, context: &ExceptionContext<'_>) {
         report::default(context);
-    }
-
-    /// See [`Executor::spawner`](crate::Executor::spawner). Closed when the executor is gone.
-    pub fn spawner(&self) -> Spawner {
-        match self.live() {
-            Some(scheduler) => Spawner::of(&scheduler),
-            None => Spawner::closed(),
-        }
     }
 }
 
@@ -331,9 +326,7 @@ impl<'env> TaskBuilder<'_, 'env> {
         J: Judge<F::Output>,
     {
         let Some(scheduler) = self.scheduler else {
-            // User code: Drop of the future; a panic is the caller's.
-            drop(future);
-            return JoinHandle::refused();
+            return refused(self.gate, future, self.name);
         };
         let claim = scheduler.spawn::<F, J>(self.gate, future, location);
         if let Some(name) = self.name {
@@ -347,6 +340,28 @@ impl<'env> TaskBuilder<'_, 'env> {
         }
         JoinHandle::new(claim)
     }
+}
+
+/// A spawn on an executor that is gone, and of which nothing remains.
+#[cold]
+fn refused<'env, F: Future + 'env>(
+    gate: Gate<'env>,
+    future: F,
+    name: Option<Arc<str>>,
+) -> JoinHandle<F::Output> {
+    let report_destructor = |message: &str, panic: Option<&Panic>| {
+        let context = ExceptionContext::of(ContextKind::Destructor, message)
+            .with_exception(panic.map(Exception::panic));
+        report::default(&context);
+    };
+    let refused = afterlife::refuse(gate, future, &|panic| {
+        report_destructor("Panic in a destructor", Some(&panic));
+        drop(bury(panic));
+    });
+    if matches!(refused, Refused::Leaked) {
+        report_destructor(ENDLESS, None);
+    }
+    JoinHandle::new(Claim::cancelled(name))
 }
 
 impl Debug for TaskBuilder<'_, '_> {

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::scheduler::Scheduler;
-use crate::unwind::Watch;
+use crate::unwind::{self, Watch};
 use crate::waker;
 
 thread_local! {
@@ -62,4 +62,34 @@ pub(crate) fn current_task() -> Option<crate::task::TaskInfo> {
     let scheduler = current()?;
     let task = scheduler.arena().running()?;
     scheduler.arena().info(task)
+}
+
+/// Records where a task panics, so that reports can say it.
+///
+/// Opt-in and process-wide: it chains to the panic hook that was there before, which goes on doing what it did (the
+/// standard one prints to stderr). With it, [`Exception::location`](crate::Exception::location) is filled for panics
+/// that happen while an executor is driven on the panicking thread, and
+/// [`Exception::backtrace`](crate::Exception::backtrace) too where `RUST_BACKTRACE` (or `RUST_LIB_BACKTRACE`) asks for
+/// backtraces. Calling it again does nothing.
+///
+/// A contained panic runs the process's panic hook as any panic does. To quiet the hook's own output while keeping the
+/// location, set a silent hook first:
+///
+/// ```
+/// use mainstay::Executor;
+///
+/// std::panic::set_hook(Box::new(|_| {})); // prints nothing
+/// mainstay::install_panic_hook(); // notes the location, then calls the one above
+///
+/// let ex = Executor::new();
+/// ex.set_exception_handler(|_, report| {
+///     let exception = report.exception().unwrap();
+///     assert!(exception.location().unwrap().line() > 0);
+/// });
+/// ex.spawn(async { panic!("noted") }).detach();
+/// ex.run_until_stalled();
+/// assert_eq!(ex.stats().reported, 1);
+/// ```
+pub fn install_panic_hook() {
+    unwind::install(|| current().map_or(0, |scheduler| scheduler.counters.polls.get()));
 }

@@ -288,8 +288,7 @@ impl<'env> Executor<'env> {
         endpoint.set_host(Some(waker_fn::waker_fn(move || {
             // User code: the wake hook.
             if let Err(panic) = catch(&hook) {
-                endpoint.hook_panicked(panic.message().into_owned());
-                drop(crate::unwind::bury(panic));
+                endpoint.hook_panicked(panic.into_payload());
             }
         })));
     }

@@ -10,6 +10,7 @@ use crate::arena::TaskRef;
 use crate::arena::claim::{Claim, Status, Taken};
 use crate::arena::ended::End;
 use crate::completion::{Awaiter, CallbackId, Completion};
+use crate::driving;
 use crate::error::{ExceptionError, InvalidState, JoinError};
 use crate::exception::Exception;
 use crate::remote::endpoint::{CancelRequest, Endpoint};
@@ -66,13 +67,6 @@ impl<T> JoinHandle<T> {
     #[inline]
     pub(crate) fn new(claim: Claim<T>) -> Self {
         JoinHandle { claim }
-    }
-
-    /// The handle of a task that never began: it reads as cancelled.
-    pub(crate) fn refused() -> Self {
-        JoinHandle {
-            claim: Claim::cancelled(),
-        }
     }
 
     /// The task's id.
@@ -402,8 +396,8 @@ impl<T> Unpin for JoinHandle<T> {}
 impl<T> Drop for JoinHandle<T> {
     #[inline]
     fn drop(&mut self) {
-        if self.claim.is_over_with_something() {
-            self.drop_finished();
+        if self.claim.has_something() {
+            self.drop_aside();
         }
         // Else the claim's own drop detaches, or lets go of an outcome that needs no care.
     }
@@ -411,8 +405,14 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T> JoinHandle<T> {
     #[cold]
-    fn drop_finished(&mut self) {
+    fn drop_aside(&mut self) {
         let scheduler = self.scheduler();
+        // User code: Drop of a foreign waker.
+        if let Err(panic) = catch_drop(self.claim.take_awaiter()) {
+            if let Some(scheduler) = &scheduler {
+                scheduler.tell_destructor(panic, None);
+            }
+        }
         let Some(pinned) = self.claim.give_up() else {
             return;
         };
@@ -470,9 +470,7 @@ impl CancelHandle {
             id: self.id,
             index: self.index,
         };
-        if let Some(done) =
-            crate::driving::with(endpoint.id(), |scheduler| scheduler.cancel(task, None))
-        {
+        if let Some(done) = driving::with(endpoint.id(), |scheduler| scheduler.cancel(task, None)) {
             return done;
         }
         endpoint.cancel(CancelRequest {

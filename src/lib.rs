@@ -45,6 +45,7 @@ pub use completion::{CallbackId, Completion, Outcome};
 pub use context::{
     ExceptionHandler, LocalHandle, TaskBuilder, current_task, spawn, spawn_fallible, yield_now,
 };
+pub use driving::install_panic_hook;
 pub use error::{ExceptionError, InvalidState, JoinError, Stopped};
 pub use exception::Exception;
 pub use executor::{Executor, Progress};
@@ -56,4 +57,4 @@ pub use scheduler::counters::Stats;
 pub use scheduler::policy::ReportPolicy;
 pub use spawner::{Closed, Spawner};
 pub use task::{TaskId, TaskInfo, TaskState};
-pub use unwind::{PanicLocation, install_panic_hook};
+pub use unwind::PanicLocation;

@@ -442,8 +442,9 @@ pub(crate) fn write_record(text: &str) {
         // Whether even this fails, nobody is left to be told.
         let written = writeln!(
             std::io::stderr(),
-            "mainstay: the logger panicked ({}) on this report: {text}",
-            panic.message()
+            "mainstay: the logger panicked ({}) on this report: {}",
+            panic.message().replace('\n', " "),
+            text.replace('\n', ";")
         );
         drop((written, bury(panic)));
     }

@@ -52,10 +52,6 @@ impl Spawner {
         }
     }
 
-    pub(crate) fn closed() -> Self {
-        Spawner { inbox: None }
-    }
-
     /// Calls `call` on the executor's thread, in its next pass, after what was sent before.
     ///
     /// Never blocks. A panic of the closure is reported ([`ContextKind::Callback`](crate::ContextKind::Callback)). If the
@@ -83,6 +79,16 @@ impl Spawner {
     /// Whether the executor is gone.
     pub fn is_closed(&self) -> bool {
         self.inbox.as_ref().is_none_or(|inbox| inbox.is_closed())
+    }
+}
+
+impl LocalHandle<'_> {
+    /// See [`Executor::spawner`](crate::Executor::spawner). Closed when the executor is gone.
+    pub fn spawner(&self) -> Spawner {
+        match self.live() {
+            Some(scheduler) => Spawner::of(&scheduler),
+            None => Spawner { inbox: None },
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 //!
 //! What is caught is a [`Panic`]: the payload, and, where the panic hook is installed, where it happened.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, OnceLock};
 
 /// How often a payload's destructor may panic with a further payload before the rest is leaked.
 const MAX_PAYLOADS: usize = 16;
@@ -61,8 +61,12 @@ impl Panic {
             .ok()
             .flatten();
         // A note of another panic may be lying there: user code may have caught one itself, and `resume_unwind` does
-        // not run the hook. The message tells them apart.
-        let noted = noted.filter(|n| n.message.as_deref() == text(&*payload));
+        // not run the hook. The moment and the payload's type and text tell them apart.
+        let noted = noted.filter(|note| {
+            note.moment == moment()
+                && note.payload == (*payload).type_id()
+                && note.message.as_deref() == text(&*payload)
+        });
         let (location, backtrace) = match noted {
             Some(noted) => (noted.location, noted.backtrace),
             None => (None, None),
@@ -200,6 +204,8 @@ pub(crate) struct Buried {
 }
 
 struct Note {
+    moment: u64,
+    payload: TypeId,
     message: Option<String>,
     location: Option<PanicLocation>,
     backtrace: Option<Backtrace>,
@@ -229,41 +235,22 @@ impl Drop for Watch {
     }
 }
 
-/// Records where a task panics, so that reports can say it.
-///
-/// Opt-in and process-wide: it chains to the panic hook that was there before, which goes on doing what it did (the
-/// standard one prints to stderr). With it, [`Exception::location`](crate::Exception::location) is filled for panics
-/// that happen while an executor is driven on the panicking thread, and
-/// [`Exception::backtrace`](crate::Exception::backtrace) too where `RUST_BACKTRACE` (or `RUST_LIB_BACKTRACE`) asks for
-/// backtraces. Calling it again does nothing.
-///
-/// A contained panic runs the process's panic hook as any panic does. To quiet the hook's own output while keeping the
-/// location, set a silent hook first:
-///
-/// ```
-/// use mainstay::Executor;
-///
-/// std::panic::set_hook(Box::new(|_| {})); // prints nothing
-/// mainstay::install_panic_hook(); // notes the location, then calls the one above
-///
-/// let ex = Executor::new();
-/// ex.set_exception_handler(|_, report| {
-///     let exception = report.exception().unwrap();
-///     assert!(exception.location().unwrap().line() > 0);
-/// });
-/// ex.spawn(async { panic!("noted") }).detach();
-/// ex.run_until_stalled();
-/// assert_eq!(ex.stats().reported, 1);
-/// ```
-pub fn install_panic_hook() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+/// Tells the moments of one thread apart, as finely as polls do.
+static MOMENT: OnceLock<fn() -> u64> = OnceLock::new();
+
+fn moment() -> u64 {
+    MOMENT.get().map_or(0, |moment| moment())
+}
+
+/// Installs the hook that takes notes. See `install_panic_hook`.
+pub(crate) fn install(moment: fn() -> u64) {
+    if MOMENT.set(moment).is_ok() {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             note(info);
             before(info);
         }));
-    });
+    }
 }
 
 fn note(info: &PanicHookInfo<'_>) {
@@ -277,6 +264,8 @@ fn note(info: &PanicHookInfo<'_>) {
         .or_else(|| payload.downcast_ref::<String>().cloned());
     let backtrace = Backtrace::capture();
     let note = Note {
+        moment: moment(),
+        payload: payload.type_id(),
         message,
         location: info.location().map(|l| PanicLocation {
             file: l.file().into(),

@@ -6,6 +6,7 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::array;
 use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
 use std::hint::black_box;
@@ -177,24 +178,29 @@ fn spawning_is_free<const N: usize>() {
         }
     });
 
+    // Driven by `run_until_stalled`, because this is about spawning, and a `block_on` may cost something of its own.
     allocates_nothing_once_warm(&format!("spawn and await of {N} bytes"), || {
-        handles.extend((0..BATCH).map(|_| ex.spawn(sized::<N>())));
-        ex.block_on(async {
-            for handle in handles.drain(..) {
+        let handles: [JoinHandle<u8>; BATCH] = array::from_fn(|_| ex.spawn(sized::<N>()));
+        let all = ex.spawn(async move {
+            for handle in handles {
                 assert_eq!(handle.await.ok(), Some(1));
             }
         });
+        ex.run_until_stalled();
+        assert!(all.is_finished());
     });
 
     allocates_nothing_once_warm(&format!("spawn and cancel of {N} bytes"), || {
-        handles.extend((0..BATCH).map(|_| ex.spawn(sized::<N>())));
+        let handles: [JoinHandle<u8>; BATCH] = array::from_fn(|_| ex.spawn(sized::<N>()));
         ex.tick(BATCH / 2);
-        ex.block_on(async {
-            for handle in handles.drain(..) {
-                assert!(handle.cancel());
+        let all = ex.spawn(async move {
+            // Half of them have returned by now; the others have yielded.
+            for handle in handles {
+                handle.cancel();
             }
         });
         ex.run_until_stalled();
+        assert!(all.is_finished());
     });
 }
 
@@ -217,18 +223,19 @@ fn spawning_futures_of_two_kibibytes_in_the_steady_state_does_not_allocate() {
 fn spawning_from_within_tasks_in_the_steady_state_does_not_allocate() {
     let ex = Executor::new();
     allocates_nothing_once_warm("a task that spawns and joins", || {
-        let handle = ex.spawn(async {
+        let mut handle = ex.spawn(async {
             let mut sum = 0;
             for _ in 0..10 {
                 let small = mainstay::spawn(sized::<16>());
                 let large = mainstay::spawn(sized::<1_000>());
                 mainstay::spawn(yields(3)).detach();
-                sum += usize::from(small.await.unwrap_or(0)) + usize::from(large.await.unwrap_or(0));
+                sum +=
+                    usize::from(small.await.unwrap_or(0)) + usize::from(large.await.unwrap_or(0));
             }
             sum
         });
-        assert_eq!(ex.block_on(handle).ok(), Some(20));
         ex.run_until_stalled();
+        assert_eq!(handle.result().expect("finished").ok(), Some(20));
     });
 }
 
@@ -449,7 +456,7 @@ fn cancelling_again_and_again_between_drives_keeps_memory_bounded() {
 #[test]
 fn a_long_life_with_few_tasks_at_a_time_keeps_memory_bounded() {
     let ex = Executor::new();
-    let mut life = || {
+    let life = || {
         let mut held = Vec::with_capacity(10);
         for i in 0..1_000 {
             held.push(ex.spawn(sized::<300>()));
@@ -567,7 +574,11 @@ fn an_executor_gives_everything_back_when_it_is_dropped() {
         let ex = Executor::new();
         for i in 0..300 {
             ex.spawn(sized::<100>()).detach();
-            ex.task().background().name(format!("task-{i}")).spawn(pending::<()>()).detach();
+            ex.task()
+                .background()
+                .name(format!("task-{i}"))
+                .spawn(pending::<()>())
+                .detach();
             ex.task().background().spawn(sized::<3_000>()).detach();
             let shared = Rc::new(i);
             let handle = ex.task().background().spawn(async move {

@@ -13,15 +13,15 @@ const EXPECTED: &str = "\
 handler: `flaky` panicked: the left engine stalled
 handler: `parser` returned an error: invalid digit found in string
 == two failures, told to the default handler
-[ERROR mainstay] task failed
-    task: 5 `flaky`, spawned at examples/quickstart.rs:_
-    exception: the left engine stalled
-    debug: \"the left engine stalled\"
-    panicked at examples/quickstart.rs:_
-[ERROR mainstay] task failed
-    task: 6 `parser`, spawned at examples/quickstart.rs:_
-    exception: invalid digit found in string
-    debug: ParseIntError { kind: InvalidDigit }
+[ERROR mainstay] Task panicked
+      task: flaky (id 5), spawned at examples/quickstart.rs:_
+      exception: the left engine stalled
+      debug: panic \"the left engine stalled\"
+      at: examples/quickstart.rs:_
+[ERROR mainstay] Task returned an error
+      task: parser (id 6), spawned at examples/quickstart.rs:_
+      exception: invalid digit found in string
+      debug: ParseIntError { kind: InvalidDigit }
 == the loop lives on
 idler cancelled: true
 the root got 42

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use crate::exception::{AnyError, Exception};
 use crate::unwind::{Panic, catch, catch_drop};
 
+use super::make_extras;
 use super::pages;
 use super::slots::{CANCEL, CLAIMED, Header, STORED};
 
@@ -225,7 +226,7 @@ unsafe fn returned<F: Future, J: Judge<F::Output>>(
         // SAFETY: the future is alive, and gone after this call, whether it unwinds or not.
         if let Err(panic) = catch(|| unsafe { drop_future::<F>(header) }) {
             // SAFETY: the future is gone, so the cell holds nothing.
-            return unsafe { refused::<F>(header, value, panic) };
+            return unsafe { spoiled::<F, J>(header, value, panic) };
         }
     }
     // SAFETY: the header is that of an occupied cell; only `Cell` fields are touched.
@@ -250,17 +251,27 @@ unsafe fn returned<F: Future, J: Judge<F::Output>>(
     }
 }
 
-/// A destructor of a future that had returned panicked: the task failed, and its value goes.
+/// A destructor of a future that had returned panicked: the task failed, and its value goes. If it had returned an error,
+/// that is what it failed by, and the panic is a second failure: neither is lost.
 ///
 /// # Safety
 ///
 /// The future is gone and the cell holds nothing.
 #[cold]
-unsafe fn refused<F: Future>(
+unsafe fn spoiled<F: Future, J: Judge<F::Output>>(
     header: NonNull<Header>,
     value: F::Output,
     mut panic: Box<Panic>,
 ) -> Step {
+    if J::failure(&value).is_some() {
+        // SAFETY: the caller's contract, and `Body` has room for `Held`.
+        unsafe { held_of::<F>(header).write(Held::Value(value)) };
+        // SAFETY: the header is that of an occupied cell.
+        let header = unsafe { header.as_ref() };
+        header.set(STORED);
+        make_extras(header).borrow_mut().also = Some(panic);
+        return Step::Failed;
+    }
     // User code: Drop of the output.
     if let Err(second) = catch_drop(value) {
         panic.push(second);

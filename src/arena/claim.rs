@@ -1,12 +1,13 @@
 //! A handle's right to a task's outcome.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::completion::Extras;
+use crate::completion::{Awaiter, Extras};
 use crate::exception::Exception;
 use crate::remote::table;
 use crate::task::{Name, TaskId};
@@ -15,22 +16,31 @@ use crate::unwind::Panic;
 use super::cell::{Held, take_held};
 use super::ended::{End, Pinned};
 use super::slots::{
-    BACKGROUND, CLAIMED, ENDED, EXTRAS, FAILED, Header, PINNED, READ, STORED, TAKEN, TOLD,
+    BACKGROUND, CLAIMED, ENDED, EXTRAS, FAILED, Header, PINNED, READ, STORED, TOLD,
 };
 use super::{Arena, TaskRef, make_extras, name_of, reference};
 
 /// The right to a task's outcome, one word wide. While it lives, the slot stays the task's.
 ///
-/// When the outcome has been taken, the slot is let again and the word holds what is left to ask for: the id, and how
-/// the task ended. (A task with a side record keeps its slot a little longer, for its name.)
+/// When the outcome has been taken, the slot is let again, and the word holds what is left to ask for: the id and how the
+/// task ended, or, for the few that have a name of their own, a box with that and more.
 pub(crate) struct Claim<T> {
-    /// The slot; or, odd, id and end of a task whose slot is no longer ours.
+    /// The slot (low bits 00); id and end (low bit 1); or a `Box<Remains>` (low bits 10).
     word: NonNull<Header>,
     _output: PhantomData<(T, *mut ())>,
 }
 
-/// In a spent word's end field: cancelled before it began, and not yet told so.
-const REFUSED: usize = 6;
+/// What is left of a named task when its slot is let again, or of one that never had a slot.
+struct Remains {
+    id: TaskId,
+    name: Name,
+    end: End,
+    /// It never began, and nobody has been told so yet.
+    refused: Cell<bool>,
+}
+
+const SPENT: usize = 1;
+const REMAINS: usize = 2;
 
 /// What a claim can say of its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,23 +73,45 @@ impl<T> Claim<T> {
     }
 
     /// A claim to nothing: it reads as a task that was cancelled before it began.
-    pub(crate) fn cancelled() -> Self {
+    pub(crate) fn cancelled(name: Option<Arc<str>>) -> Self {
+        let id = super::fresh_id();
         let mut claim = Claim {
             word: NonNull::dangling(),
             _output: PhantomData,
         };
-        let id = super::fresh_id();
-        claim.spend(id, End::Cancelled);
-        claim.word = claim.word.map_addr(|word| word | REFUSED);
+        claim.leave(Remains {
+            id,
+            name: name.map_or_else(|| Name::counted(id), Name::Given),
+            end: End::Cancelled,
+            refused: Cell::new(true),
+        });
         claim
+    }
+
+    fn leave(&mut self, remains: Remains) {
+        let remains: NonNull<Header> = NonNull::from(Box::leak(Box::new(remains))).cast();
+        self.word = remains.map_addr(|address| address | REMAINS);
+    }
+
+    fn remains(&self) -> Option<&Remains> {
+        if self.word.addr().get() & 3 != REMAINS {
+            return None;
+        }
+        let remains: *const Remains = self
+            .word
+            .as_ptr()
+            .map_addr(|address| address & !REMAINS)
+            .cast();
+        // SAFETY: with this tag the word came from `leave`, and the box is freed by `Drop` alone.
+        Some(unsafe { &*remains })
     }
 
     #[inline]
     fn header(&self) -> Option<&Header> {
-        if self.word.addr().get() & 1 != 0 {
+        if self.word.addr().get() & (SPENT | REMAINS) != 0 {
             return None;
         }
-        // SAFETY: an even word is the address of a slot that this claim keeps occupied (A3), in an arena that outlives
+        // SAFETY: a word without a tag is the address of a slot that this claim keeps occupied (A3), in an arena that outlives
         // its claims (`Arena::release`).
         Some(unsafe { self.word.as_ref() })
     }
@@ -112,6 +144,9 @@ impl<T> Claim<T> {
     }
 
     fn spent(&self) -> (TaskId, End) {
+        if let Some(remains) = self.remains() {
+            return (remains.id, remains.end);
+        }
         let word = self.word.addr().get();
         let end = match word & 6 {
             0 => End::Returned,
@@ -129,9 +164,10 @@ impl<T> Claim<T> {
     }
 
     pub(crate) fn name(&self) -> Name {
-        match self.header() {
-            Some(header) => name_of(header),
-            None => Name::counted(self.spent().0),
+        match (self.header(), self.remains()) {
+            (Some(header), _) => name_of(header),
+            (None, Some(remains)) => remains.name.clone(),
+            (None, None) => Name::counted(self.spent().0),
         }
     }
 
@@ -145,8 +181,6 @@ impl<T> Claim<T> {
             Status::Pending
         } else if flags & PINNED != 0 {
             Status::Finishing
-        } else if flags & TAKEN != 0 {
-            Status::Taken(End::of(flags))
         } else {
             Status::Finished(End::of(flags))
         }
@@ -168,6 +202,14 @@ impl<T> Claim<T> {
     /// The task, while its slot is ours.
     pub(crate) fn task(&self) -> Option<TaskRef> {
         self.header().map(reference)
+    }
+
+    /// Takes whoever awaits the outcome: nobody will.
+    pub(crate) fn take_awaiter(&self) -> Awaiter {
+        match self.header() {
+            Some(header) => super::ended::take_awaiter(header),
+            None => Awaiter::Nobody,
+        }
     }
 
     pub(crate) fn set_background(&self) {
@@ -246,20 +288,15 @@ impl<T> Claim<T> {
 
     /// Takes the one outcome of a task that never began. `false`: it is not such a task, or was taken.
     pub(crate) fn take_refusal(&mut self) -> bool {
-        let word = self.word.addr().get();
-        if word & 7 != REFUSED | 1 {
-            return false;
-        }
-        let id = self.spent().0;
-        self.spend(id, End::Cancelled);
-        true
+        self.remains()
+            .is_some_and(|remains| remains.refused.replace(false))
     }
 
-    /// Whether the task has ended and something is left to look at or to drop.
+    /// Whether giving the claim up leaves something to look at or to drop.
     #[inline]
-    pub(crate) fn is_over_with_something(&self) -> bool {
+    pub(crate) fn has_something(&self) -> bool {
         self.header()
-            .is_some_and(|header| header.has(ENDED) && header.has(STORED | EXTRAS))
+            .is_some_and(|header| header.has(STORED | EXTRAS))
     }
 
     /// Takes the outcome, if it can be taken.
@@ -268,10 +305,10 @@ impl<T> Claim<T> {
         let slot = self.word;
         let header = self.header()?;
         let flags = header.flags.get();
-        if flags & (ENDED | PINNED | TAKEN) != ENDED {
+        if flags & (ENDED | PINNED) != ENDED {
             return None;
         }
-        header.flags.set(flags & !STORED | TAKEN);
+        header.flags.set(flags & !STORED);
         let taken = if flags & STORED != 0 {
             let held: *mut Held<T> = slot
                 .as_ptr()
@@ -286,16 +323,27 @@ impl<T> Claim<T> {
         } else {
             Taken::Cancelled(reason(header))
         };
-        if flags & EXTRAS == 0 {
-            let (id, end) = (header.id(), End::of(flags));
-            let arena = Self::arena(header);
-            header.clear(CLAIMED);
-            // SAFETY: the arena is alive: this claim still counts.
-            unsafe { arena.as_ref() }.vacate(slot);
-            self.spend(id, end);
-            // SAFETY: alive until here, and not touched after.
-            unsafe { Arena::release(arena) };
+        let (id, end) = (header.id(), End::of(flags));
+        let arena = Self::arena(header);
+        let named = if flags & EXTRAS != 0 {
+            given_name(header)
+        } else {
+            None
+        };
+        header.clear(CLAIMED);
+        // SAFETY: the arena is alive: this claim still counts.
+        unsafe { arena.as_ref() }.vacate(slot);
+        match named {
+            None => self.spend(id, end),
+            Some(name) => self.leave(Remains {
+                id,
+                name: Name::Given(name),
+                end,
+                refused: Cell::new(false),
+            }),
         }
+        // SAFETY: alive until here, and not touched after.
+        unsafe { Arena::release(arena) };
         Some(taken)
     }
 
@@ -326,6 +374,11 @@ impl<T> Claim<T> {
 }
 
 #[cold]
+fn given_name(header: &Header) -> Option<Arc<str>> {
+    make_extras(header).borrow().name.clone()
+}
+
+#[cold]
 fn reason(header: &Header) -> Option<Box<str>> {
     if header.has(EXTRAS) {
         make_extras(header).borrow().reason.clone()
@@ -337,9 +390,18 @@ fn reason(header: &Header) -> Option<Box<str>> {
 impl<T> Drop for Claim<T> {
     #[inline]
     fn drop(&mut self) {
-        // The handle has asked for the token and done what is to be done; a bare claim only lets go.
-        if self.word.addr().get() & 1 == 0 {
+        let tag = self.word.addr().get() & (SPENT | REMAINS);
+        if tag == 0 {
+            // The handle has asked for the token and done what is to be done; a bare claim only lets go.
             drop(self.give_up());
+        } else if tag == REMAINS {
+            let remains: *mut Remains = self
+                .word
+                .as_ptr()
+                .map_addr(|address| address & !REMAINS)
+                .cast();
+            // SAFETY: with this tag the word came from `leave`; a claim is dropped once.
+            drop(unsafe { Box::from_raw(remains) });
         }
     }
 }

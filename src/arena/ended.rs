@@ -99,6 +99,8 @@ impl<'a> Ended<'a> {
 pub(crate) struct Pinned {
     arena: Rc<Arena>,
     slot: NonNull<Header>,
+    /// The pin was given back; the slot may be another task's, or gone.
+    settled: bool,
 }
 
 impl Pinned {
@@ -112,6 +114,7 @@ impl Pinned {
             // SAFETY: the count taken above.
             arena: unsafe { Rc::from_raw(arena) },
             slot,
+            settled: false,
         }
     }
 
@@ -148,6 +151,12 @@ impl Pinned {
     /// can have looked, that is, on a task that has just ended.
     pub(crate) fn take_also(&mut self) -> Option<Box<Panic>> {
         let header = self.header();
+        if header.has(EXTRAS) {
+            let also = make_extras(header).borrow_mut().also.take();
+            if also.is_some() {
+                return also;
+            }
+        }
         if !header.has(STORED) {
             return None;
         }
@@ -183,11 +192,12 @@ impl Pinned {
 
     /// Makes the outcome takeable; where nobody can take it, drops it and frees the slot. Gives who waits, and the
     /// panic that dropping started.
-    pub(crate) fn publish(self) -> (Awaiter, Dropped) {
+    pub(crate) fn publish(mut self) -> (Awaiter, Dropped) {
         self.settle()
     }
 
-    fn settle(&self) -> (Awaiter, Dropped) {
+    fn settle(&mut self) -> (Awaiter, Dropped) {
+        self.settled = true;
         let header = self.header();
         if header.has(CLAIMED) {
             header.clear(PINNED);
@@ -208,7 +218,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if !self.header().has(PINNED) {
+        if self.settled {
             return;
         }
         // Not published: a safety net for teardown. Nothing is told any more.
@@ -220,7 +230,7 @@ impl Drop for Pinned {
     }
 }
 
-fn take_awaiter(header: &Header) -> Awaiter {
+pub(super) fn take_awaiter(header: &Header) -> Awaiter {
     if header.has(EXTRAS) {
         return std::mem::take(&mut make_extras(header).borrow_mut().awaiter);
     }

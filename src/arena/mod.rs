@@ -27,6 +27,7 @@
 //!   it consistent.
 //! - **A7** Everything here happens on the thread that made the arena: none of these types is `Send` or `Sync`.
 
+pub(crate) mod afterlife;
 pub(crate) mod cell;
 pub(crate) mod claim;
 pub(crate) mod ended;
@@ -370,6 +371,11 @@ impl Arena {
     /// Whether the task was spawned with `.background()`.
     pub(crate) fn is_background(&self, task: TaskRef) -> bool {
         self.flags(task) & BACKGROUND != 0
+    }
+
+    /// Whether somebody holds the task's handle.
+    pub(crate) fn is_claimed(&self, task: TaskRef) -> bool {
+        self.flags(task) & CLAIMED != 0
     }
 
     /// Whether cancellation was asked for.

@@ -440,7 +440,7 @@ fn page_layout(stride: usize, frames: usize) -> Layout {
 }
 
 fn index_of(frame: u32, offset: usize) -> u32 {
-    frame << FRAME_SHIFT | u32::try_from(offset).unwrap_or(0)
+    (frame << FRAME_SHIFT) + u32::try_from(offset).unwrap_or(0)
 }
 
 #[track_caller]

@@ -56,8 +56,6 @@ pub(super) const READ: u32 = 1 << 12;
 pub(super) const BACKGROUND: u32 = 1 << 13;
 /// The cell has an allocation of its own.
 pub(super) const DEDICATED: u32 = 1 << 14;
-/// The outcome was taken; the slot is kept for its side record.
-pub(super) const TAKEN: u32 = 1 << 16;
 /// Nobody lives here.
 pub(super) const VACANT: u32 = 1 << 15;
 

@@ -19,6 +19,7 @@
 //! duplicates (`fetch_or`) before them.
 
 use crossbeam_queue::SegQueue;
+use std::any::Any;
 use std::sync::atomic::{AtomicPtr, Ordering as StdOrdering};
 use std::task::Waker;
 
@@ -51,7 +52,7 @@ pub(crate) struct Endpoint {
     chunks: [OnceLock<Box<[AtomicU32]>>; CHUNKS],
     cancels: SegQueue<CancelRequest>,
     /// Panics of the host's wake hook, which runs on whichever thread wakes; told at home.
-    hook_panics: SegQueue<String>,
+    hook_panics: SegQueue<Box<dyn Any + Send>>,
     /// The arena that owns this endpoint, for the home thread's own use. Never followed here.
     owner: AtomicPtr<()>,
     /// What to wake besides the parker: a host loop's hook. Always a waker of our own making, so that cloning it runs
@@ -99,6 +100,14 @@ impl Endpoint {
     #[inline]
     pub(crate) fn parker(&self) -> &Parker {
         &self.parker
+    }
+
+    /// Forgets what came too late for the owner before. Home thread of the new owner, before it hands out a key.
+    pub(crate) fn clear(&self) {
+        self.parker.take();
+        self.drain_wakes(|_| {});
+        while self.cancels.pop().is_some() {}
+        while self.hook_panics.pop().is_some() {}
     }
 
     /// Makes links for the slot indices below `slots`. Home thread, before a key with such an index is handed out.
@@ -177,14 +186,14 @@ impl Endpoint {
         self.cancels.len()
     }
 
-    /// Leaves the message of a wake hook's panic for the home thread to report. Any thread.
-    pub(crate) fn hook_panicked(&self, message: String) {
-        self.hook_panics.push(message);
+    /// Leaves the payload of a wake hook's panic for the home thread to report. Any thread.
+    pub(crate) fn hook_panicked(&self, payload: Box<dyn Any + Send>) {
+        self.hook_panics.push(payload);
         self.parker.unpark();
     }
 
     /// The next unreported panic of the wake hook. Home thread.
-    pub(crate) fn next_hook_panic(&self) -> Option<String> {
+    pub(crate) fn next_hook_panic(&self) -> Option<Box<dyn Any + Send>> {
         self.hook_panics.pop()
     }
 

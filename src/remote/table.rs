@@ -38,6 +38,7 @@ pub(crate) fn endpoint(id: u32) -> Option<&'static Endpoint> {
 #[track_caller]
 pub(crate) fn acquire() -> &'static Endpoint {
     if let Some(endpoint) = IDLE.pop() {
+        endpoint.clear();
         return endpoint;
     }
     let id = match LAST_ID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {

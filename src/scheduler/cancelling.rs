@@ -2,14 +2,11 @@
 
 use std::cell::Cell;
 
+use crate::arena::afterlife::MAX_AFTERLIFE;
 use crate::arena::{CancelState, Driven, TaskRef};
 use crate::report::ContextKind;
 
-use super::Scheduler;
-
-/// How many tasks may be spawned, and dropped unpolled, on an executor that is closing. A destructor that spawns its
-/// like would go on for ever; what comes after this many is leaked and reported. Far above any chain that ends.
-const MAX_AFTERLIFE: usize = 1_000_000;
+use super::{ENDLESS, Scheduler};
 
 impl Scheduler {
     /// Asks for a task's end. `false`: it has ended already.
@@ -60,14 +57,14 @@ impl Scheduler {
         }
     }
 
-    /// A task was spawned on an executor that is closing or closed.
+    /// A task was spawned on an executor that is closing. Destructors that spawn their like are capped.
     pub(super) fn bury_late(&self, task: TaskRef) {
         self.afterlife.set(self.afterlife.get() + 1);
         if self.is_afterlife_over() {
             if self.afterlife.get() == MAX_AFTERLIFE {
                 self.tell(
                     ContextKind::Destructor,
-                    "Destructors go on spawning tasks on a dropped executor; the rest is leaked",
+                    ENDLESS,
                     None,
                     self.arena.info(task),
                 );

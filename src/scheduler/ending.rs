@@ -1,27 +1,42 @@
 //! What happens when a task has ended: it is counted, told, its callbacks run, and its outcome is published.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 use crate::arena::TaskRef;
 use crate::arena::ended::{End, Ended, Pinned};
-use crate::completion::{Awaiter, CallbackId, Completion, DoneCallback, Outcome};
+use crate::completion::{Awaiter, CallbackId, Completion, DoneCallback, Extras, Outcome};
 use crate::exception::Exception;
 use crate::report::{ContextKind, ExceptionContext, write_record};
 use crate::task::TaskInfo;
 use crate::unwind::{Panic, bury, catch};
 use crate::waker;
 
+use super::Scheduler;
 use super::policy::ReportPolicy;
-use super::{Late, Scheduler};
 
 /// Something to be settled by the loop.
 pub(super) enum Item {
     /// A task that has just ended, with the panics that followed its own.
     Ended(Pinned, Option<Box<Panic>>),
+    /// Done callbacks to be called.
+    Calls(Calls),
     /// A failed outcome that was given up unread.
     Unread(Pinned),
     Notice(Notice),
+}
+
+/// Done callbacks of one task, queued together.
+pub(super) struct Calls {
+    task: Option<TaskRef>,
+    info: TaskInfo,
+    end: End,
+    /// Keeps the outcome where it is. `None`: there is nothing to protect, or somebody else protects it for now.
+    pinned: Option<Pinned>,
+    also: Option<Box<Panic>>,
+    queue: VecDeque<(CallbackId, DoneCallback)>,
 }
 
 /// A failure that belongs to no cell.
@@ -71,8 +86,31 @@ impl Scheduler {
         if pinned.is_background() {
             self.counters.background.sub(1);
         }
-        let also = pinned.take_also();
-        self.push(Item::Ended(pinned, also));
+        let record = self.arena.extras_if_any(pinned.task());
+        if let Some(finished) = record
+            .as_ref()
+            .and_then(|record| record.borrow().finished.clone())
+        {
+            finished.store(true, Ordering::Release);
+        }
+        if pinned.end() != End::Cancelled {
+            let also = pinned.take_also();
+            return self.push(Item::Ended(pinned, also));
+        }
+        // There is no exception that anybody could look at: published at once.
+        let queue = take_callbacks(record.as_deref());
+        let (task, info) = (pinned.task(), pinned.info());
+        self.publish(pinned, &info);
+        if !queue.is_empty() {
+            self.push(Item::Calls(Calls {
+                task: Some(task),
+                info,
+                end: End::Cancelled,
+                pinned: None,
+                also: None,
+                queue,
+            }));
+        }
     }
 
     #[cold]
@@ -98,30 +136,46 @@ impl Scheduler {
         self.has_items.get()
     }
 
-    /// Works off what is to be told, oldest first, until there is no more. Not re-entered: what arises meanwhile is told
-    /// after what is being told.
-    #[cold]
+    /// Works off all that is to be told. See [`settle_within`](Self::settle_within).
     pub(crate) fn settle(&self) {
-        struct Done<'a>(&'a Cell<bool>);
+        if self.has_items() {
+            self.settle_within(&mut usize::MAX.clone());
+        }
+    }
+
+    /// Works off what is to be told, oldest first, until there is no more, or `left` callbacks were called. Not
+    /// re-entered: what arises meanwhile is told after what is being told.
+    #[cold]
+    pub(super) fn settle_within(&self, left: &mut usize) {
+        struct Done<'a>(&'a Scheduler);
         impl Drop for Done<'_> {
             fn drop(&mut self) {
-                self.0.set(false);
+                self.0.settling.set(false);
+                self.0.has_items.set(!self.0.items.borrow().is_empty());
             }
         }
         if self.settling.replace(true) {
             return;
         }
-        let _done = Done(&self.settling);
+        let _done = Done(self);
         loop {
             let item = self.items.borrow_mut().pop_front();
             match item {
                 Some(Item::Ended(pinned, also)) => self.finish(pinned, also),
-                Some(Item::Unread(pinned)) => self.finish_unread(pinned),
+                Some(Item::Calls(calls)) => {
+                    if let Some(rest) = self.run_calls(calls, left) {
+                        self.items.borrow_mut().push_front(Item::Calls(rest));
+                        break;
+                    }
+                }
+                Some(Item::Unread(pinned)) => {
+                    let info = pinned.info();
+                    self.conclude(pinned, None, &info);
+                }
                 Some(Item::Notice(notice)) => self.notify(notice),
                 None => break,
             }
         }
-        self.has_items.set(false);
     }
 
     /// Tells of a failure that belongs to no cell: now, or after what is being told.
@@ -197,29 +251,78 @@ impl Scheduler {
         );
     }
 
-    /// Tells what there is to tell of a task that has ended, runs its callbacks, publishes its outcome.
+    /// Tells what there is to tell of a task that has ended, and queues its callbacks, all at once: what is removed or
+    /// added from inside of one is too late, or for the next pass.
     fn finish(&self, pinned: Pinned, also: Option<Box<Panic>>) {
         let info = pinned.info();
-        let failed = pinned.end() == End::Failed;
-        if failed && self.policy == ReportPolicy::OnFailure {
+        if pinned.end() == End::Failed && self.policy == ReportPolicy::OnFailure {
             self.report_task(&pinned, &info, ContextKind::TaskFailed);
         }
-        self.run_callbacks(&pinned, &info);
-        let untold = failed && !pinned.is_told() && !pinned.is_read();
-        if untold && !pinned.is_claimed() {
-            self.report_task(&pinned, &info, ContextKind::NeverRetrieved);
+        let record = self.arena.extras_if_any(pinned.task());
+        let queue = take_callbacks(record.as_deref());
+        if queue.is_empty() {
+            return self.conclude(pinned, also, &info);
         }
-        self.tell_also(also, Some(&info));
-        self.publish(pinned, &info);
+        self.items.borrow_mut().push_front(Item::Calls(Calls {
+            task: Some(pinned.task()),
+            end: pinned.end(),
+            info,
+            pinned: Some(pinned),
+            also,
+            queue,
+        }));
     }
 
-    /// A failure that nobody asked for.
-    fn finish_unread(&self, pinned: Pinned) {
-        let info = pinned.info();
-        if !pinned.is_told() && !pinned.is_read() {
-            self.report_task(&pinned, &info, ContextKind::NeverRetrieved);
+    /// Calls callbacks, at most `left`; gives what is left to call. The last one concludes the task.
+    fn run_calls(&self, mut calls: Calls, left: &mut usize) -> Option<Calls> {
+        while let Some((id, call)) = calls.queue.pop_front() {
+            if *left == 0 {
+                calls.queue.push_front((id, call));
+                return Some(calls);
+            }
+            *left -= 1;
+            self.run_callback(call, &calls);
         }
-        self.publish(pinned, &info);
+        if let Some(pinned) = calls.pinned {
+            self.conclude(pinned, calls.also, &calls.info);
+        }
+        None
+    }
+
+    fn run_callback(&self, call: DoneCallback, calls: &Calls) {
+        let pinned = calls.pinned.as_ref();
+        let outcome = match calls.end {
+            End::Returned => Outcome::Returned,
+            End::Cancelled => Outcome::Cancelled,
+            // Where the exception was taken already (a late callback), there is nothing left to show but that.
+            End::Failed => Outcome::Failed(pinned.and_then(Pinned::exception).unwrap_or(
+                Exception::payload(&"the exception was taken by the task's handle"),
+            )),
+        };
+        let on_read = || {
+            if let Some(pinned) = pinned {
+                self.read(pinned);
+            }
+        };
+        // User code: a done callback, and the destructors of what it captured.
+        if let Err(panic) = catch(|| call(&Completion::new(&calls.info, outcome, &on_read))) {
+            self.tell(
+                ContextKind::Callback,
+                "Panic in a done callback",
+                Some(panic),
+                Some(calls.info.clone()),
+            );
+        }
+    }
+
+    /// All that was to be called is called: the last chance to report, and then the outcome is anybody's.
+    fn conclude(&self, pinned: Pinned, also: Option<Box<Panic>>, info: &TaskInfo) {
+        let untold = pinned.end() == End::Failed && !pinned.is_told() && !pinned.is_read();
+        if untold && !pinned.is_claimed() {
+            self.report_task(&pinned, info, ContextKind::NeverRetrieved);
+        }
+        self.tell_also(also, Some(info));
+        self.publish(pinned, info);
     }
 
     /// Makes the one report of a failed task.
@@ -240,59 +343,6 @@ impl Scheduler {
         self.reporter.dispatch(&context);
     }
 
-    fn run_callbacks(&self, pinned: &Pinned, info: &TaskInfo) {
-        let Some(record) = self.arena.extras_if_any(pinned.task()) else {
-            return;
-        };
-        // The whole list at once: what is removed or added from inside is too late, or for the next pass.
-        let (callbacks, finished) = {
-            let mut record = record.borrow_mut();
-            (
-                std::mem::take(&mut record.callbacks),
-                record.finished.clone(),
-            )
-        };
-        if let Some(finished) = finished {
-            finished.store(true, std::sync::atomic::Ordering::Release);
-        }
-        for (_, call) in callbacks {
-            self.run_callback(call, pinned, info);
-        }
-    }
-
-    fn run_callback(&self, call: DoneCallback, pinned: &Pinned, info: &TaskInfo) {
-        let outcome = match pinned.end() {
-            End::Returned => Outcome::Returned,
-            End::Cancelled => Outcome::Cancelled,
-            // Where the exception was taken already (a late callback), there is nothing left to show but that.
-            End::Failed => match pinned.exception() {
-                Some(exception) => Outcome::Failed(exception),
-                None => Outcome::Failed(Exception::payload(
-                    &"the exception was taken by the task's handle",
-                )),
-            },
-        };
-        self.call_back(call, info, outcome, &|| self.read(pinned));
-    }
-
-    fn call_back(
-        &self,
-        call: DoneCallback,
-        info: &TaskInfo,
-        outcome: Outcome<'_>,
-        on_read: &dyn Fn(),
-    ) {
-        // User code: a done callback, and the destructors of what it captured.
-        if let Err(panic) = catch(|| call(&Completion::new(info, outcome, on_read))) {
-            self.tell(
-                ContextKind::Callback,
-                "Panic in a done callback",
-                Some(panic),
-                Some(info.clone()),
-            );
-        }
-    }
-
     /// A failure was looked at.
     fn read(&self, pinned: &Pinned) {
         if !pinned.is_told() && !pinned.is_read() {
@@ -309,6 +359,17 @@ impl Scheduler {
 
     /// Lets handles take the outcome; drops it where there is none.
     fn publish(&self, pinned: Pinned, info: &TaskInfo) {
+        let task = Some(pinned.task());
+        if let Some(late) = self
+            .late
+            .borrow_mut()
+            .iter_mut()
+            .find(|late| late.task == task)
+        {
+            // A callback was added while this pin was held: it is to see what those before it saw.
+            late.pinned = Some(pinned);
+            return;
+        }
         let (awaiter, dropped) = pinned.publish();
         if let Err(panic) = dropped {
             self.tell_destructor(panic, Some(info));
@@ -330,22 +391,26 @@ impl Scheduler {
         }
     }
 
-    /// A handle was dropped whose task had finished.
+    /// A handle was dropped whose task had finished. If that leaves a report to make, it is made on whatever stack drops
+    /// the handle, but after the one that is being made.
     pub(crate) fn given_up(&self, pinned: Pinned) {
-        let untold = pinned.end() == End::Failed && !pinned.is_told() && !pinned.is_read();
-        if untold {
-            self.push(Item::Unread(pinned));
-            // A report is made on whatever stack drops the handle; but after the one that is being made.
-            self.settle();
-        } else {
-            let info = pinned.info();
-            self.publish(pinned, &info);
-        }
+        self.push(Item::Unread(pinned));
+        self.settle();
+    }
+
+    /// A failed outcome that a handle still holds, when the executor goes.
+    fn tell_unread(&self, task: TaskRef) {
+        let Some(pinned) = self.arena.pin_unread(task) else {
+            return;
+        };
+        let info = pinned.info();
+        self.report_task(&pinned, &info, ContextKind::NeverRetrieved);
+        self.publish(pinned, &info);
     }
 
     // --- callbacks of finished tasks --------------------------------------------------------------------------------
 
-    /// Adds a callback to a task that has finished: it runs in the next pass.
+    /// Adds a callback to a task that has finished: it runs in the next pass. Until then the outcome stays where it is.
     pub(crate) fn add_late(
         &self,
         task: Option<TaskRef>,
@@ -354,13 +419,23 @@ impl Scheduler {
         call: DoneCallback,
     ) -> CallbackId {
         let id = self.new_callback_id();
-        self.late.borrow_mut().push(Late {
-            id,
-            task,
-            info,
-            end,
-            call,
-        });
+        let pinned = task.and_then(|task| self.arena.pin_unread(task));
+        let mut late = self.late.borrow_mut();
+        match late
+            .iter_mut()
+            .find(|late| task.is_some() && late.task == task)
+        {
+            Some(late) => late.queue.push_back((id, call)),
+            None => late.push(Calls {
+                task,
+                info,
+                end,
+                pinned,
+                also: None,
+                queue: VecDeque::from([(id, call)]),
+            }),
+        }
+        drop(late);
         self.prod();
         id
     }
@@ -368,40 +443,24 @@ impl Scheduler {
     /// Removes a callback that waits for the next pass.
     pub(crate) fn remove_late(&self, id: CallbackId) -> Option<DoneCallback> {
         let mut late = self.late.borrow_mut();
-        let at = late.iter().position(|late| late.id == id)?;
-        Some(late.remove(at).call)
-    }
-
-    /// Runs callbacks that were added to finished tasks, at most `budget` of them.
-    pub(super) fn run_late(&self, budget: usize) -> usize {
-        let batch: Vec<Late> = {
-            let mut late = self.late.borrow_mut();
-            let n = late.len().min(budget);
-            late.drain(..n).collect()
-        };
-        let count = batch.len();
-        for late in batch {
-            match late.task.and_then(|task| self.arena.pin_unread(task)) {
-                Some(pinned) => {
-                    self.run_callback(late.call, &pinned, &late.info);
-                    self.publish(pinned, &late.info);
-                }
-                None => {
-                    let outcome = match late.end {
-                        End::Returned => Outcome::Returned,
-                        End::Cancelled => Outcome::Cancelled,
-                        End::Failed => Outcome::Failed(Exception::payload(
-                            &"the exception was taken by the task's handle",
-                        )),
-                    };
-                    self.call_back(late.call, &late.info, outcome, &|| {});
-                }
-            }
-            if self.has_items() {
-                self.settle();
+        for calls in late.iter_mut() {
+            if let Some(at) = calls.queue.iter().position(|(other, _)| *other == id) {
+                return calls.queue.remove(at).map(|(_, call)| call);
             }
         }
-        count
+        None
+    }
+
+    /// Calls what was added to finished tasks.
+    pub(super) fn run_late(&self, left: &mut usize) {
+        let late = std::mem::take(&mut *self.late.borrow_mut());
+        if late.is_empty() {
+            return;
+        }
+        for calls in late {
+            self.push(Item::Calls(calls));
+        }
+        self.settle_within(left);
     }
 
     // --- the end ----------------------------------------------------------------------------------------------------
@@ -435,7 +494,8 @@ impl Scheduler {
                             ContextKind::DestroyedPending,
                             "Task was destroyed but it is pending",
                         )
-                        .with_task(Some(info));
+                        .with_task(Some(info))
+                        .with_handle_held(self.arena.is_claimed(task));
                         self.reporter.dispatch(&context);
                     } else {
                         self.reporter.count_one();
@@ -453,13 +513,29 @@ impl Scheduler {
             ));
         }
         self.settle();
-        while self.run_late(usize::MAX) > 0 {}
+        self.run_all_late();
         for task in self.arena.unread() {
-            if let Some(pinned) = self.arena.pin_unread(task) {
-                self.push(Item::Unread(pinned));
-            }
+            self.tell_unread(task);
         }
+        self.run_all_late();
         self.settle();
         self.wake_idlers();
+    }
+    /// Calls what was added to finished tasks, and what those calls add. A callback that adds its like for ever is ended
+    /// by the executor's end.
+    fn run_all_late(&self) {
+        for _ in 0..100 {
+            if self.late.borrow().is_empty() {
+                break;
+            }
+            self.run_late(&mut usize::MAX.clone());
+        }
+    }
+}
+
+fn take_callbacks(record: Option<&RefCell<Extras>>) -> VecDeque<(CallbackId, DoneCallback)> {
+    match record {
+        Some(record) => std::mem::take(&mut record.borrow_mut().callbacks).into(),
+        None => VecDeque::new(),
     }
 }

@@ -20,17 +20,18 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::arena::afterlife::{self, Refused};
 use crate::arena::cell::Judge;
 use crate::arena::claim::Claim;
 use crate::arena::{Arena, Gate, TaskRef};
-use crate::completion::{CallbackId, DoneCallback};
+use crate::completion::CallbackId;
 use crate::exception::Exception;
 use crate::report::{self, ContextKind, ExceptionContext, Reporter};
 use crate::task::TaskInfo;
 use crate::unwind::{bury, catch_drop};
 
 use counters::Counters;
-use ending::Item;
+use ending::{Calls, Item};
 use inbox::Inbox;
 use policy::ReportPolicy;
 
@@ -56,7 +57,7 @@ pub(crate) struct Scheduler {
     /// Cancelled while nobody drove: the next drive destroys them.
     doomed: RefCell<Vec<TaskRef>>,
     /// Done callbacks added to tasks that had finished: they run in the next pass.
-    late: RefCell<Vec<Late>>,
+    late: RefCell<Vec<Calls>>,
     stopping: Cell<bool>,
     fatal: RefCell<Option<Box<dyn Any + Send>>>,
     closed: Cell<bool>,
@@ -67,15 +68,9 @@ pub(crate) struct Scheduler {
     inbox: Arc<Inbox>,
 }
 
-/// A done callback for a task that has already finished.
-struct Late {
-    id: CallbackId,
-    task: Option<TaskRef>,
-    /// How it ended, for a task whose slot is no longer there.
-    info: TaskInfo,
-    end: crate::arena::ended::End,
-    call: DoneCallback,
-}
+/// The report of a chain of destructors that does not end.
+pub(crate) const ENDLESS: &str =
+    "Destructors go on spawning tasks on a dropped executor; the rest is leaked";
 
 /// What an executor is made with.
 #[derive(Debug, Default)]
@@ -148,7 +143,7 @@ impl Scheduler {
     {
         let aside = !self.arena.is_driven() || self.closed.get();
         if aside && self.is_gone() {
-            return self.refuse(future);
+            return self.refuse(gate, future);
         }
         let claim = self.arena.insert::<F, J>(gate, future, location);
         self.counters.spawned.add(1);
@@ -167,12 +162,12 @@ impl Scheduler {
 
     /// Nothing will ever run this future: it is dropped here, and its handle reads as cancelled.
     #[cold]
-    fn refuse<F: Future>(&self, future: F) -> Claim<F::Output> {
-        // User code: Drop of the future.
-        if let Err(panic) = catch_drop(future) {
-            self.tell_destructor(panic, None);
+    fn refuse<'env, F: Future + 'env>(&self, gate: Gate<'env>, future: F) -> Claim<F::Output> {
+        let refused = afterlife::refuse(gate, future, &|panic| self.tell_destructor(panic, None));
+        if matches!(refused, Refused::Leaked) {
+            self.tell(ContextKind::Destructor, ENDLESS, None, None);
         }
-        Claim::cancelled()
+        Claim::cancelled(None)
     }
 
     /// A spawn outside of the ordinary: between drives, or on an executor that is closing.

@@ -4,7 +4,7 @@ use std::task::Context;
 
 use crate::arena::{Driven, Polled, Ready, TaskRef};
 use crate::report::ContextKind;
-use crate::unwind::{catch, catch_drop};
+use crate::unwind::{Panic, catch, catch_drop};
 use crate::waker;
 
 use super::Scheduler;
@@ -16,28 +16,40 @@ impl Scheduler {
     /// Makes one pass, of at most `budget` polls. Returns how many it made.
     #[inline]
     pub(crate) fn pass(&self, driven: Driven<'_>, budget: usize) -> usize {
-        self.look_around(driven);
-        driven.begin_pass();
         let mut left = budget;
+        self.look_around(driven);
+        if self.has_items() {
+            // What the last tick's budget did not reach.
+            self.settle_within(&mut left);
+        }
+        driven.begin_pass();
         'pass: while left > 0 {
             // In stretches, so that the innermost loop counts one thing.
             let stretch = left.min(LOOK_EVERY);
-            for done in 0..stretch {
+            let mut done = 0;
+            while done < stretch {
                 let Some(ready) = driven.next_ready() else {
                     left -= done;
                     break 'pass;
                 };
+                done += 1;
                 self.step(driven, ready);
+                // Also what ended by the hand of the task that was just polled.
+                if self.has_items() {
+                    left -= done;
+                    self.settle_within(&mut left);
+                    self.look_around(driven);
+                    continue 'pass;
+                }
             }
             left -= stretch;
             self.look_around(driven);
         }
-        let mut done = budget - left;
-        done += self.run_late(left);
-        done
+        self.run_late(&mut left);
+        budget - left
     }
 
-    /// Polls one task and settles what came of it.
+    /// Polls one task and counts what came of it.
     #[inline]
     fn step<'a>(&self, driven: Driven<'a>, ready: Ready<'a>) {
         self.counters.polls.add(1);
@@ -47,10 +59,6 @@ impl Scheduler {
             Polled::Pending => {}
             Polled::Ended(ended) => self.ended(ended),
             Polled::Doomed(task) => self.bury(driven, task),
-        }
-        // Also what ended by the hand of the task that was just polled.
-        if self.has_items() {
-            self.settle();
         }
     }
 
@@ -78,16 +86,20 @@ impl Scheduler {
             };
             self.cancel(task, request.reason);
         }
-        while let Some(message) = endpoint.next_hook_panic() {
-            let text = format!("The wake hook panicked: {message}");
-            self.tell(ContextKind::Callback, text, None, None);
+        while let Some(payload) = endpoint.next_hook_panic() {
+            let panic = Panic::from_payload(payload);
+            self.tell(
+                ContextKind::Callback,
+                "Panic in the wake hook",
+                Some(panic),
+                None,
+            );
         }
         let doomed = std::mem::take(&mut *self.doomed.borrow_mut());
         for task in doomed {
             self.bury(driven, task);
         }
         self.run_messages();
-        self.settle();
     }
 
     /// Runs what other threads have sent until now.
@@ -104,9 +116,6 @@ impl Scheduler {
                     Some(panic),
                     None,
                 );
-            }
-            if self.has_items() {
-                self.settle();
             }
         }
     }
@@ -126,6 +135,7 @@ impl Scheduler {
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.arena.has_ready()
+            || self.has_items()
             || self.arena.endpoint().parker().is_notified()
             || !self.late.borrow().is_empty()
     }

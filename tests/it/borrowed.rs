@@ -43,6 +43,17 @@ impl Drop for Borrower<'_> {
     }
 }
 
+/// Borrows a counter, too, and is the output of a task.
+struct Output<'a> {
+    drops: &'a Cell<usize>,
+}
+
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        self.drops.set(self.drops.get() + 1);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // What may be borrowed
 // ---------------------------------------------------------------------------------------------------------------------
@@ -233,14 +244,11 @@ fn an_output_that_borrows_outlives_the_executor_in_its_handle() {
 // Design section 7: the same where the output's destructor uses the borrow.
 #[test]
 fn an_unread_output_that_borrows_is_dropped_with_its_handle() {
-    let (polls, drops) = (Cell::new(0), Cell::new(0));
-    let handle: JoinHandle<Borrower<'_>>;
+    let drops = Cell::new(0);
+    let handle: JoinHandle<Output<'_>>;
     {
         let ex = Executor::new();
-        let output = Borrower {
-            polls: &polls,
-            drops: &drops,
-        };
+        let output = Output { drops: &drops };
         handle = ex.spawn(async move { output });
         ex.run_until_stalled();
     }
@@ -505,11 +513,8 @@ fn spawning_on_a_leaked_executor_stores_only() {
 // Design section 7: what a handle of a leaked executor guards by its own type, it gives and drops.
 #[test]
 fn the_outcome_of_a_leaked_executors_task_stays_with_its_handle() {
-    let (polls, drops) = (Cell::new(0), Cell::new(0));
-    let output = || Borrower {
-        polls: &polls,
-        drops: &drops,
-    };
+    let drops = Cell::new(0);
+    let output = || Output { drops: &drops };
     let ex = Executor::new();
     let mut read = ex.spawn(async { output() });
     let unread = ex.spawn(async { output() });

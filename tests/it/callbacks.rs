@@ -221,6 +221,7 @@ fn a_callback_that_adds_itself_for_ever_starves_nobody() {
 }
 
 /// api.md: a callback counts as work: `tick` runs it within its budget, and says when there is more.
+/// Reading: done callbacks are among the callbacks of that budget, those of a task that has just finished too.
 #[test]
 fn callbacks_are_within_the_budget_of_a_tick() {
     let ex = Executor::new();
@@ -493,7 +494,8 @@ fn callbacks_outlive_the_handle() {
     trace.assert(&["callback"]);
 }
 
-/// api.md: one added to a finished task runs though the handle goes before the next pass, and sees the outcome.
+/// api.md: one added to a finished task runs though the handle goes before the next pass.
+/// Reading: it sees the outcome, because a callback added later pins it like any other (design section 6).
 #[test]
 fn a_late_callback_outlives_the_handle() {
     quiet();

@@ -13,8 +13,8 @@ use mainstay::{
 };
 
 use crate::support::{
-    Counts, DropLog, Event, Fault, Guard, Recorder, Trace, check_accounting, counting_waker,
-    counts, holding, on_drop, panic_message, poll_with, quiet, yield_n,
+    Counts, DropLog, Event, Fault, Guard, LogCapture, Recorder, Trace, check_accounting,
+    counting_waker, counts, holding, on_drop, panic_message, poll_with, quiet, yield_n,
 };
 
 const ONE_CANCELLED: Counts = Counts {
@@ -395,7 +395,7 @@ fn an_err_beats_a_pending_cancel() {
 fn a_task_that_awaits_itself_ends() {
     quiet();
     let ex = Executor::new();
-    let _log = crate::support::LogCapture::start();
+    let _log = LogCapture::start();
     let (stash, _) = spawn_knowing_itself(&ex, |own: Stash<()>| async move {
         let handle = own.take().expect("stored");
         let outcome = handle.await;
@@ -490,6 +490,7 @@ fn cancelling_a_finished_task_is_false_and_changes_nothing() {
 }
 
 /// Design section 6: a task is finished when its handler runs; a cancel from there is too late.
+/// Reading: a `CancelHandle` says so like the join handle.
 #[test]
 fn cancelling_from_its_own_report_is_false() {
     quiet();

@@ -862,6 +862,7 @@ fn a_foreign_waker_that_panics_at_executor_drop_is_contained() {
 }
 
 /// P3: a foreign waker whose drop panics, when the handle that holds it is dropped.
+/// Reading: the waker goes with the handle, and its panic is reported like that of its call.
 #[test]
 fn a_foreign_waker_that_panics_on_drop_does_not_come_out_of_the_drop_of_a_handle() {
     quiet();
@@ -1171,6 +1172,7 @@ fn when_everything_panics_the_loop_goes_on() {
 }
 
 /// P3: the handler's own captures panic when they are dropped, at the executor's end.
+/// Reading: the handler's captures are among those of callbacks.
 #[test]
 fn a_handler_whose_captures_panic_is_dropped_with_the_executor() {
     quiet();

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, panic_any, resume_unw
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::thread;
 
 use mainstay::{
@@ -19,8 +20,9 @@ use mainstay::{
 };
 
 use crate::support::{
-    Boom, Counts, DropLog, Event, Fault, LogCapture, Recorder, Trace, check_accounting, counts,
-    holding, in_child_ok, on_drop, panic_message, poll_once, quiet, yield_n,
+    Boom, Counts, DropLog, Event, Fault, LogCapture, Recorder, Trace, check_accounting,
+    counting_waker, counts, holding, in_child_ok, on_drop, panic_message, poll_once, poll_with,
+    quiet, yield_n,
 };
 
 type Stash<T> = Rc<RefCell<Option<JoinHandle<T>>>>;
@@ -515,6 +517,47 @@ fn the_accessors_follow_the_task() {
     assert_eq!(handle.exception().err(), Some(ExceptionError::Taken));
     assert!(handle.is_finished());
     assert!(!handle.is_cancelled());
+}
+
+/// api.md, JoinHandle: of several wakers that polled a handle the last one is woken, once, when the outcome can be taken.
+#[test]
+fn the_last_waker_that_polled_a_handle_is_woken() {
+    let ex = Executor::new();
+    let event = Event::new();
+    let mut handle = ex.spawn({
+        let event = event.clone();
+        async move {
+            event.wait().await;
+            7
+        }
+    });
+    let (first, first_count) = counting_waker();
+    let (last, last_count) = counting_waker();
+    for waker in [&first, &first, &last, &last] {
+        assert!(poll_with(&mut handle, waker).is_pending());
+    }
+    ex.run_until_stalled();
+    assert_eq!(last_count.wakes(), 0);
+    event.set();
+    ex.run_until_stalled();
+    assert_eq!((first_count.wakes(), last_count.wakes()), (0, 1));
+    assert!(matches!(poll_with(&mut handle, &last), Poll::Ready(Ok(7))));
+}
+
+/// api.md, JoinHandle: a handle that is first polled after the end is ready at once, for each of the endings.
+#[test]
+fn a_handle_polled_after_the_end_is_ready() {
+    quiet();
+    let ex = Executor::new();
+    ex.set_exception_handler(|_, _| {});
+    let mut returned = ex.spawn(async { 7 });
+    let mut failed: JoinHandle<()> = ex.spawn(async { panic!("boom") });
+    let mut cancelled = ex.spawn(pending::<()>());
+    cancelled.cancel();
+    ex.run_until_stalled();
+    assert!(matches!(poll_once(&mut returned), Poll::Ready(Ok(7))));
+    assert!(matches!(poll_once(&mut failed), Poll::Ready(Err(error)) if error.is_panic()));
+    assert!(matches!(poll_once(&mut cancelled), Poll::Ready(Err(error)) if error.is_cancelled()));
 }
 
 /// api.md, JoinHandle: `exception()` shows an `Err` where that counts, and `None` where it does not.
@@ -1619,6 +1662,53 @@ fn the_errors_can_be_sent_and_boxed() {
     assert_error::<Stopped>();
     assert_error::<InvalidState>();
     assert_error::<ExceptionError>();
+}
+
+/// api.md: public types implement `Debug`, and what names or tells something may go to another thread.
+#[test]
+fn public_types_show_themselves_and_may_travel() {
+    fn assert_data<T: fmt::Debug + Clone + Send + Sync + 'static>() {}
+    fn assert_key<T: Copy + Eq + Ord + std::hash::Hash + fmt::Display>() {}
+    assert_data::<ContextKind>();
+    assert_data::<ReportPolicy>();
+    assert_data::<mainstay::CallbackId>();
+    assert_data::<mainstay::CancelHandle>();
+    assert_data::<mainstay::Progress>();
+    assert_data::<mainstay::Stats>();
+    assert_data::<mainstay::TaskInfo>();
+    assert_data::<mainstay::TaskState>();
+    assert_data::<TaskId>();
+    assert_key::<TaskId>();
+
+    quiet();
+    let ex: Executor<'static> = Executor::default();
+    let shown: Rc<RefCell<Vec<String>>> = Rc::default();
+    let stash: Stash<()> = Rc::default();
+    // In the middle of everything: from a handler, while a task fails and the executor is driven.
+    ex.set_exception_handler({
+        let (shown, stash) = (Rc::clone(&shown), Rc::clone(&stash));
+        move |local, context| {
+            let exception = context.exception().expect("a panic");
+            let handle = stash.take().expect("stored below");
+            *shown.borrow_mut() = vec![
+                format!("{local:?}"),
+                format!("{context:?}"),
+                format!("{exception:?}"),
+                format!("{handle:?}"),
+                format!("{:?}", handle.cancel_handle()),
+                format!("{:?}", handle.cancel_on_drop()),
+                format!("{:?}", local.stats()),
+                format!("{:?}", local.tasks()),
+            ];
+        }
+    });
+    stash.replace(Some(ex.spawn(async { panic!("boom") })));
+    ex.run_until_stalled();
+    let shown = shown.take();
+    assert_eq!(shown.len(), 8, "the handler ran to its end");
+    assert!(shown.iter().all(|text| !text.is_empty()));
+    assert!(!format!("{ex:?} {:?}", Executor::builder()).is_empty());
+    check_accounting(&ex);
 }
 
 /// api.md, JoinError: a panic's payload comes back as it was thrown.

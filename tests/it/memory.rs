@@ -36,6 +36,11 @@ fn address_of<T>(value: &T) -> usize {
     ptr::from_ref(value).addr()
 }
 
+/// Whether it is there at a multiple of `align`.
+fn is_aligned<T>(value: &T, align: usize) -> bool {
+    address_of(value) % align == 0
+}
+
 /// A future of a chosen size, which checks whenever it can that nobody moved it or wrote over it. Its output is its bytes.
 struct Canary<const N: usize> {
     filling: u8,
@@ -203,7 +208,7 @@ macro_rules! aligned {
                 type Output = Aligned;
 
                 fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Aligned> {
-                    assert_eq!(address_of(&*self) % $align, 0, "of {}", $align);
+                    assert!(is_aligned(&*self, $align), "to {}", $align);
                     self.0 += 1;
                     if self.0 == 5 {
                         return Poll::Ready(*self);
@@ -222,7 +227,7 @@ macro_rules! aligned {
                     let byte = 1_u8;
                     let inner = Aligned(3);
                     yield_now().await;
-                    assert_eq!(address_of(&inner) % $align, 0, "of {}", $align);
+                    assert!(is_aligned(&inner, $align), "to {}", $align);
                     (byte, inner.await.0)
                 });
                 ex.block_on(async {
@@ -243,7 +248,9 @@ macro_rules! aligned {
 fn futures_of_every_alignment_are_aligned() {
     on_a_large_stack(|| {
         let ex = Executor::new();
-        aligned!(&ex, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384);
+        aligned!(
+            &ex, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384
+        );
         assert_eq!(counts(&ex).failed, 0);
         assert!(ex.is_empty());
     });
@@ -304,7 +311,7 @@ fn a_future_without_a_size_may_be_aligned() {
     impl Future for Aligned {
         type Output = bool;
         fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<bool> {
-            Poll::Ready(address_of(&*self) % 256 == 0)
+            Poll::Ready(is_aligned(&*self, 256))
         }
     }
     let ex = Executor::new();
@@ -331,8 +338,12 @@ fn a_future_stays_where_it_is_while_the_arena_grows_and_shrinks() {
             let mut polls = 0;
             poll_fn(|cx| {
                 polls += 1;
-                drop(Pin::new(&mut waits.wait()).poll(cx));
-                if polls == 2 { Poll::Ready(()) } else { Poll::Pending }
+                let _ = Pin::new(&mut waits.wait()).poll(cx);
+                if polls == 2 {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
             })
             .await;
         }
@@ -351,7 +362,12 @@ fn a_future_stays_where_it_is_while_the_arena_grows_and_shrinks() {
     look();
     ex.shrink();
     look();
-    drop(crowd.into_iter().map(JoinHandle::cancel_on_drop).collect::<Vec<_>>());
+    drop(
+        crowd
+            .into_iter()
+            .map(JoinHandle::cancel_on_drop)
+            .collect::<Vec<_>>(),
+    );
     look();
     ex.shrink();
     look();
@@ -407,11 +423,15 @@ fn niches_of_futures_and_outputs_are_left_alone_6729() {
         assert_eq!(output, flag.map(|flag| NonZeroU8::new(u8::from(flag))));
     }
     trace.assert(&["Some(true)", "Some(false)", "None"]);
-    let nothing: Result<(), ()> = ex.block_on(ex.spawn(async { Err(()) })).expect("it returns");
+    let nothing: Result<(), ()> = ex
+        .block_on(ex.spawn(async { Err(()) }))
+        .expect("it returns");
     assert_eq!(nothing, Err(()));
     let text: Option<Box<str>> = ex.block_on(ex.spawn(async { None })).expect("it returns");
     assert_eq!(text, None);
-    let unit: Option<()> = ex.block_on(ex.spawn(async { Some(()) })).expect("it returns");
+    let unit: Option<()> = ex
+        .block_on(ex.spawn(async { Some(()) }))
+        .expect("it returns");
     assert_eq!(unit, Some(()));
 }
 
@@ -449,49 +469,85 @@ struct Canaried {
 fn every_future_and_every_output_is_dropped_exactly_once() {
     quiet();
     let ends: [End; 10] = [
-        ("detached, then returned", |ex, task| {
-            task.handle.detach();
-            task.probe.complete();
-            ex.run_until_stalled();
-        }, true),
-        ("returned, then dropped unread", |ex, task| {
-            task.probe.complete();
-            ex.run_until_stalled();
-            drop(task.handle);
-        }, true),
-        ("returned and read", |ex, mut task| {
-            task.probe.complete();
-            ex.run_until_stalled();
-            drop(task.handle.result().expect("finished").expect("well"));
-            // A second look finds nothing, and drops nothing.
-            drop(task.handle.result());
-        }, true),
-        ("returned and awaited", |ex, task| {
-            task.probe.complete();
-            drop(ex.block_on(task.handle).expect("it returns"));
-        }, true),
-        ("returned, dropped unread in a task", |ex, task| {
-            task.probe.complete();
-            ex.run_until_stalled();
-            let handle = task.handle;
-            ex.block_on(async { drop(handle) });
-        }, true),
-        ("cancelled", |ex, task| {
-            assert!(task.handle.cancel());
-            ex.run_until_stalled();
-        }, false),
-        ("cancelled in a drive", |ex, task| {
-            ex.block_on(async { assert!(task.handle.cancel()) });
-        }, false),
-        ("cancelled by its guard", |ex, task| {
-            drop(task.handle.cancel_on_drop());
-            ex.run_until_stalled();
-        }, false),
-        ("cancelled after it was woken", |ex, task| {
-            task.probe.complete();
-            assert!(task.handle.cancel());
-            ex.run_until_stalled();
-        }, false),
+        (
+            "detached, then returned",
+            |ex, task| {
+                task.handle.detach();
+                task.probe.complete();
+                ex.run_until_stalled();
+            },
+            true,
+        ),
+        (
+            "returned, then dropped unread",
+            |ex, task| {
+                task.probe.complete();
+                ex.run_until_stalled();
+                drop(task.handle);
+            },
+            true,
+        ),
+        (
+            "returned and read",
+            |ex, mut task| {
+                task.probe.complete();
+                ex.run_until_stalled();
+                drop(task.handle.result().expect("finished").expect("well"));
+                // A second look finds nothing, and drops nothing.
+                drop(task.handle.result());
+            },
+            true,
+        ),
+        (
+            "returned and awaited",
+            |ex, task| {
+                task.probe.complete();
+                drop(ex.block_on(task.handle).expect("it returns"));
+            },
+            true,
+        ),
+        (
+            "returned, dropped unread in a task",
+            |ex, task| {
+                task.probe.complete();
+                ex.run_until_stalled();
+                let handle = task.handle;
+                ex.block_on(async { drop(handle) });
+            },
+            true,
+        ),
+        (
+            "cancelled",
+            |ex, task| {
+                assert!(task.handle.cancel());
+                ex.run_until_stalled();
+            },
+            false,
+        ),
+        (
+            "cancelled in a drive",
+            |ex, task| {
+                ex.block_on(async { assert!(task.handle.cancel()) });
+            },
+            false,
+        ),
+        (
+            "cancelled by its guard",
+            |ex, task| {
+                drop(task.handle.cancel_on_drop());
+                ex.run_until_stalled();
+            },
+            false,
+        ),
+        (
+            "cancelled after it was woken",
+            |ex, task| {
+                task.probe.complete();
+                assert!(task.handle.cancel());
+                ex.run_until_stalled();
+            },
+            false,
+        ),
         ("left to the end", |_, task| drop(task.probe), false),
     ];
     for polled in [true, false] {
@@ -526,16 +582,19 @@ fn every_future_and_every_output_is_dropped_exactly_once() {
 // P7, design section 4: slots and cells are reused in whatever order they become free.
 #[test]
 fn a_random_life_of_many_tasks_leaves_every_canary_well() {
+    async fn life<const N: usize>(canary: Canary<N>) {
+        canary.await;
+    }
     fn spawn(ex: &Executor<'static>, random: usize) -> JoinHandle<()> {
         let filling = u8::try_from(random % 251).expect("small");
         let polls = random / 7 % 9;
         match random / 64 % 6 {
-            0 => ex.spawn(async move { drop(Canary::<8>::new(filling, polls).await) }),
-            1 => ex.spawn(async move { drop(Canary::<40>::new(filling, polls).await) }),
-            2 => ex.spawn(async move { drop(Canary::<120>::new(filling, polls).await) }),
-            3 => ex.spawn(async move { drop(Canary::<700>::new(filling, polls).await) }),
-            4 => ex.spawn(async move { drop(Canary::<3_000>::new(filling, polls).await) }),
-            _ => ex.spawn(async move { drop(Canary::<20_000>::new(filling, polls).await) }),
+            0 => ex.spawn(life(Canary::<8>::new(filling, polls))),
+            1 => ex.spawn(life(Canary::<40>::new(filling, polls))),
+            2 => ex.spawn(life(Canary::<120>::new(filling, polls))),
+            3 => ex.spawn(life(Canary::<700>::new(filling, polls))),
+            4 => ex.spawn(life(Canary::<3_000>::new(filling, polls))),
+            _ => ex.spawn(life(Canary::<20_000>::new(filling, polls))),
         }
     }
     let ex = Executor::new();

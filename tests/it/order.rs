@@ -527,7 +527,7 @@ fn stop_is_heard_under_load() {
     });
 }
 
-/// Starts a thread that wakes without end, and stops it when dropped.
+/// A thread that wakes without end, from now on and until this is dropped.
 struct Flood {
     over: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -536,12 +536,17 @@ struct Flood {
 impl Flood {
     fn of(waker: &Waker) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let (waker, stop) = (waker.clone(), Arc::clone(&over));
+        let begun = Arc::new(AtomicBool::new(false));
+        let (waker, stop, begins) = (waker.clone(), Arc::clone(&over), Arc::clone(&begun));
         let thread = thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 waker.wake_by_ref();
+                begins.store(true, Ordering::Release);
             }
         });
+        while !begun.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
         Self {
             over,
             thread: Some(thread),
@@ -705,7 +710,7 @@ fn a_wake_between_short_tasks_finds_its_place() {
         pushes.push("woken");
     })
     .detach();
-    ex.spawn(pending()).cancel();
+    ex.spawn(pending::<()>()).cancel();
     ex.run_until_stalled();
     for i in 0..3 {
         let (trace, event) = (trace.clone(), event.clone());

@@ -17,7 +17,7 @@ use mainstay::{CancelHandle, Executor, JoinHandle};
 use crate::support::{
     DropLog, Recorder, Trace, check_accounting, counts, holding, on_drop, quiet, yield_n,
 };
-use crate::wake::Probe;
+use crate::wake::{Probe, alone};
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Threads to test with
@@ -906,19 +906,24 @@ fn a_panic_payload_is_dropped_at_home_wherever_the_last_waker_is() {
 // P4: a future that holds its own waker, and a clone of it elsewhere: the future goes at home.
 #[test]
 fn a_pending_future_is_dropped_at_home_by_the_end_of_its_executor() {
-    let ex = Executor::new();
-    let log = DropLog::new();
-    let probe = Probe::new();
-    ex.task()
-        .background()
-        .spawn(holding((log.guard("future"), Rc::new(())), probe.task()))
-        .detach();
-    ex.run_until_stalled();
-    let waker = probe.waker();
-    drop(ex);
-    log.assert(&["future"]);
-    elsewhere(move || waker.wake());
-    log.assert(&["future"]);
+    alone(
+        "remote::a_pending_future_is_dropped_at_home_by_the_end_of_its_executor",
+        || {
+            let ex = Executor::new();
+            let log = DropLog::new();
+            let probe = Probe::new();
+            ex.task()
+                .background()
+                .spawn(holding((log.guard("future"), Rc::new(())), probe.task()))
+                .detach();
+            ex.run_until_stalled();
+            let waker = probe.waker();
+            drop(ex);
+            log.assert(&["future"]);
+            elsewhere(move || waker.wake());
+            log.assert(&["future"]);
+        },
+    );
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -928,64 +933,74 @@ fn a_pending_future_is_dropped_at_home_by_the_end_of_its_executor() {
 // P5; async-executor #163: its waker touched the executor's state after it had published the wake.
 #[test]
 fn wakes_race_with_the_end_of_their_executor_and_the_start_of_the_next() {
-    without_hanging(|| {
-        for round in 0..300 {
-            let ex = Executor::new();
-            let probes: Vec<Probe> = (0..4).map(|_| Probe::new()).collect();
-            for probe in &probes {
-                ex.task().background().spawn(probe.task()).detach();
-            }
-            ex.run_until_stalled();
-            let start = Arc::new(Barrier::new(3));
-            let threads: Vec<_> = (0..2)
-                .map(|_| {
-                    let (start, probes) = (Arc::clone(&start), probes.clone());
-                    thread::spawn(move || {
-                        start.wait();
-                        for _ in 0..20 {
-                            probes.iter().for_each(Probe::wake);
-                        }
-                    })
-                })
-                .collect();
-            start.wait();
-            if round % 2 == 0 {
-                ex.run_until_stalled();
-            }
-            drop(ex);
-            // It may get the endpoint that the late wakes go to.
-            let next = Executor::new();
-            let (tenant, handle) = parked(&next);
-            tenant.complete();
-            next.run_until_stalled();
-            assert!(handle.is_finished());
-            for thread in threads {
-                thread.join().expect("the thread ends well");
-            }
-        }
-    });
+    alone(
+        "remote::wakes_race_with_the_end_of_their_executor_and_the_start_of_the_next",
+        || {
+            without_hanging(|| {
+                for round in 0..300 {
+                    let ex = Executor::new();
+                    let probes: Vec<Probe> = (0..4).map(|_| Probe::new()).collect();
+                    for probe in &probes {
+                        ex.task().background().spawn(probe.task()).detach();
+                    }
+                    ex.run_until_stalled();
+                    let start = Arc::new(Barrier::new(3));
+                    let threads: Vec<_> = (0..2)
+                        .map(|_| {
+                            let (start, probes) = (Arc::clone(&start), probes.clone());
+                            thread::spawn(move || {
+                                start.wait();
+                                for _ in 0..20 {
+                                    probes.iter().for_each(Probe::wake);
+                                }
+                            })
+                        })
+                        .collect();
+                    start.wait();
+                    if round % 2 == 0 {
+                        ex.run_until_stalled();
+                    }
+                    drop(ex);
+                    // It may get the endpoint that the late wakes go to.
+                    let next = Executor::new();
+                    let (tenant, handle) = parked(&next);
+                    tenant.complete();
+                    // Waits, where a late wake that is being made right now stands for this one as well.
+                    assert!(next.block_on(handle).is_ok());
+                    for thread in threads {
+                        thread.join().expect("the thread ends well");
+                    }
+                }
+            });
+        },
+    );
 }
 
 // P5; async-executor #163: the executor's whole thread is gone when its waker is called.
 #[test]
 fn a_waker_outlives_the_thread_of_its_executor() {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let ex = Executor::new();
-        let (probe, handle) = parked(&ex);
-        assert!(handle.cancel());
-        sender
-            .send((probe.waker(), handle.cancel_handle()))
-            .expect("the test waits");
-    })
-    .join()
-    .expect("the thread ends well");
-    let (waker, cancel) = receiver.recv().expect("sent before the end");
-    waker.wake_by_ref();
-    let clone = waker.clone();
-    assert!(clone.will_wake(&waker));
-    clone.wake();
-    assert!(!cancel.cancel());
+    alone(
+        "remote::a_waker_outlives_the_thread_of_its_executor",
+        || {
+            let (sender, receiver) = mpsc::channel();
+            thread::spawn(move || {
+                let ex = Executor::new();
+                let (probe, handle) = parked(&ex);
+                assert!(handle.cancel());
+                sender
+                    .send((probe.waker(), handle.cancel_handle()))
+                    .expect("the test waits");
+            })
+            .join()
+            .expect("the thread ends well");
+            let (waker, cancel) = receiver.recv().expect("sent before the end");
+            waker.wake_by_ref();
+            let clone = waker.clone();
+            assert!(clone.will_wake(&waker));
+            clone.wake();
+            assert!(!cancel.cancel());
+        },
+    );
 }
 
 // tokio rt_common::wake_while_rt_is_dropping; P6: a destructor waits for a thread that wakes the executor that is going.

@@ -23,16 +23,16 @@ const BANDS: &[(&str, u32)] = &[
     ("arena", 3),
     ("waker", 4),
     ("report", 5),
-    ("callback", 6),
-    ("scheduler", 7),
-    ("error", 8),
+    ("scheduler", 6),
+    ("driving", 7),
+    ("error", 7),
+    ("join", 8),
     ("context", 9),
-    ("join", 9),
-    ("spawner", 9),
-    ("executor", 10),
-    ("builder", 11),
+    ("spawner", 10),
+    ("executor", 11),
+    ("builder", 12),
     // Exempt from the import rule: it re-exports from everywhere.
-    ("lib", 12),
+    ("lib", 13),
 ];
 
 /// Where `unsafe` may be written: a folder ends in `/`.

@@ -834,11 +834,13 @@ fn destructors_may_wake_each_other_after_the_root_panicked() {
 fn a_destructor_may_look_for_the_current_executor() {
     let ex = Executor::<'static>::new();
     let trace = Trace::new();
-    let seen = trace.clone();
+    let spawned = Rc::new(RefCell::new(None));
+    let (seen, keep) = (trace.clone(), Rc::clone(&spawned));
     let guard = on_drop(move || {
         // Reading: a dying executor may or may not be current; a task spawned on it is dropped unpolled.
         if let Some(current) = LocalHandle::try_current() {
-            assert!(current.spawn(async {}).is_cancelled());
+            let never = async { unreachable!("never polled") };
+            *keep.borrow_mut() = Some(current.spawn(never));
         }
         seen.push("dropped");
     });
@@ -849,6 +851,8 @@ fn a_destructor_may_look_for_the_current_executor() {
     ex.run_until_stalled();
     drop(ex);
     trace.assert(&["dropped"]);
+    let spawned: Option<JoinHandle<()>> = spawned.take();
+    assert!(spawned.is_none_or(|spawned| spawned.is_cancelled()));
 }
 
 // P6: an executor is dropped by a task of another one, and by a destructor while that other one is dropped.

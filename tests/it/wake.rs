@@ -13,7 +13,8 @@ use mainstay::{Executor, JoinHandle};
 
 use crate::remote::elsewhere;
 use crate::support::{
-    Event, Trace, check_accounting, counting_waker, on_drop, poll_once, poll_with, yield_n,
+    Event, Trace, check_accounting, counting_waker, in_child_ok, on_drop, poll_once, poll_with,
+    yield_n,
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -105,6 +106,17 @@ impl Future for ProbeTask {
     }
 }
 
+/// Runs the body of a test that wakes tasks of executors which are gone, in a process of its own: such a wake may be a
+/// spurious one for whoever has the executor's endpoint by then, and that might be another test that counts its polls.
+pub(crate) fn alone(test: &str, body: impl FnOnce()) {
+    if cfg!(miri) {
+        // No processes there, and one test at a time.
+        body();
+    } else {
+        in_child_ok(test, &[], body);
+    }
+}
+
 /// Spawns a probe on `ex` and lets it park.
 fn parked(ex: &Executor<'_>) -> (Probe, JoinHandle<()>) {
     let probe = Probe::new();
@@ -173,7 +185,8 @@ fn waking_itself_many_times_in_a_poll_makes_one_more_poll() {
             let clone = cx.waker().clone();
             for _ in 0..10 {
                 cx.waker().wake_by_ref();
-                clone.clone().wake();
+                let another = clone.clone();
+                another.wake();
             }
             clone.wake();
         }
@@ -413,7 +426,8 @@ fn waking_after_completion_does_not_poll() {
     let polls = ex.stats().polls;
 
     stale.wake_by_ref();
-    stale.clone().wake();
+    let clone = stale.clone();
+    clone.wake();
     ex.run_until_stalled();
     elsewhere(|| stale.wake_by_ref());
     ex.run_until_stalled();
@@ -550,67 +564,75 @@ fn a_wake_that_found_nobody_does_not_swallow_the_next_tenants() {
 // P5: the executor a waker belonged to is gone.
 #[test]
 fn wakers_outlive_their_executor() {
-    let ex = Executor::new();
-    let (pending, _handle) = parked(&ex);
-    let (finished, _handle) = parked(&ex);
-    finished.complete();
-    ex.run_until_stalled();
-    let root = ex.block_on(poll_fn(|cx| Poll::Ready(cx.waker().clone())));
-    let wakers = [pending.waker(), finished.waker(), root];
-    drop(ex);
-    for waker in &wakers {
-        waker.wake_by_ref();
-        waker.clone().wake();
-        assert!(waker.will_wake(&waker.clone()));
-    }
-    elsewhere(move || {
-        for waker in wakers {
+    alone("wake::wakers_outlive_their_executor", || {
+        let ex = Executor::new();
+        let (pending, _handle) = parked(&ex);
+        let (finished, _handle) = parked(&ex);
+        finished.complete();
+        ex.run_until_stalled();
+        let root = ex.block_on(poll_fn(|cx| Poll::Ready(cx.waker().clone())));
+        let wakers = [pending.waker(), finished.waker(), root];
+        drop(ex);
+        for waker in &wakers {
             waker.wake_by_ref();
-            waker.wake();
+            let clone = waker.clone();
+            clone.wake();
+            assert!(waker.will_wake(&waker.clone()));
         }
+        elsewhere(move || {
+            for waker in wakers {
+                waker.wake_by_ref();
+                waker.wake();
+            }
+        });
+        assert_eq!((pending.polls(), finished.polls()), (1, 2));
     });
-    assert_eq!((pending.polls(), finished.polls()), (1, 2));
 }
 
 // P5, design section 3: a reused endpoint may receive the indices of a bigger arena.
 #[test]
 fn wakers_of_a_bigger_executor_harm_no_later_one() {
-    let big = Executor::new();
-    let probes: Vec<Probe> = (0..500).map(|_| Probe::new()).collect();
-    for probe in &probes {
-        big.task().background().spawn(probe.task()).detach();
-    }
-    big.run_until_stalled();
-    let stale: Vec<Waker> = probes.iter().map(Probe::waker).collect();
-    drop(big);
+    alone(
+        "wake::wakers_of_a_bigger_executor_harm_no_later_one",
+        || {
+            let big = Executor::new();
+            let probes: Vec<Probe> = (0..500).map(|_| Probe::new()).collect();
+            for probe in &probes {
+                big.task().background().spawn(probe.task()).detach();
+            }
+            big.run_until_stalled();
+            let stale: Vec<Waker> = probes.iter().map(Probe::waker).collect();
+            drop(big);
 
-    for _ in 0..20 {
-        let small = Executor::new();
-        let (tenant, handle) = parked(&small);
-        elsewhere(|| stale.iter().for_each(Waker::wake_by_ref));
-        stale.iter().for_each(Waker::wake_by_ref);
-        small.run_until_stalled();
-        // Two rounds of stale wakes, so two spurious polls at most.
-        assert!(tenant.polls() <= 3);
-        let before = tenant.polls();
-        let wakers = stale.clone();
-        small
-            .spawn(async move { wakers.iter().for_each(Waker::wake_by_ref) })
-            .detach();
-        small.run_until_stalled();
-        assert!(tenant.polls() <= before + 1);
-        elsewhere(|| {
-            stale.iter().for_each(Waker::wake_by_ref);
-            tenant.complete();
-        });
-        small.run_until_stalled();
-        assert!(
-            handle.is_finished(),
-            "the live wake among the stale ones counts"
-        );
-        assert_eq!(small.stats().live, 0);
-    }
-    assert!(probes.iter().all(|probe| probe.polls() == 1));
+            for _ in 0..20 {
+                let small = Executor::new();
+                let (tenant, handle) = parked(&small);
+                elsewhere(|| stale.iter().for_each(Waker::wake_by_ref));
+                stale.iter().for_each(Waker::wake_by_ref);
+                small.run_until_stalled();
+                // Two rounds of stale wakes, so two spurious polls at most.
+                assert!(tenant.polls() <= 3);
+                let before = tenant.polls();
+                let wakers = stale.clone();
+                small
+                    .spawn(async move { wakers.iter().for_each(Waker::wake_by_ref) })
+                    .detach();
+                small.run_until_stalled();
+                assert!(tenant.polls() <= before + 1);
+                elsewhere(|| {
+                    stale.iter().for_each(Waker::wake_by_ref);
+                    tenant.complete();
+                });
+                small.run_until_stalled();
+                assert!(
+                    handle.is_finished(),
+                    "the live wake among the stale ones counts"
+                );
+                assert_eq!(small.stats().live, 0);
+            }
+            assert!(probes.iter().all(|probe| probe.polls() == 1));
+        },
+    );
 }
 
 // P5: the waker of a root that has returned.
@@ -732,45 +754,55 @@ thread_local! {
 // tokio rt_common::wake_by_ref_from_thread_local and wake_by_val_from_thread_local, in both orders of destruction.
 #[test]
 fn wakers_in_a_thread_local_may_be_called_while_the_thread_ends() {
-    for late_first in [true, false] {
-        let probe = Probe::new();
-        let seen = probe.clone();
-        thread::spawn(move || {
-            if late_first {
-                LATE.with(|_| ());
+    alone(
+        "wake::wakers_in_a_thread_local_may_be_called_while_the_thread_ends",
+        || {
+            for late_first in [true, false] {
+                let probe = Probe::new();
+                let seen = probe.clone();
+                thread::spawn(move || {
+                    if late_first {
+                        LATE.with(|_| ());
+                    }
+                    let ex = Executor::new();
+                    ex.task().background().spawn(probe.task()).detach();
+                    ex.run_until_stalled();
+                    LATE.with(|late| late.0.borrow_mut().push(probe.waker()));
+                })
+                .join()
+                .expect("the thread ends well");
+                assert_eq!(seen.polls(), 1);
             }
-            let ex = Executor::new();
-            ex.task().background().spawn(probe.task()).detach();
-            ex.run_until_stalled();
-            LATE.with(|late| late.0.borrow_mut().push(probe.waker()));
-        })
-        .join()
-        .expect("the thread ends well");
-        assert_eq!(seen.polls(), 1);
-    }
+        },
+    );
 }
 
 // tokio rt_common::wake_by_ref_from_thread_local, with the executor in a thread-local beside it, in both orders.
 #[test]
 fn wakers_and_executor_may_both_be_thread_locals() {
-    for late_first in [true, false] {
-        let probe = Probe::new();
-        let seen = probe.clone();
-        thread::spawn(move || {
-            if late_first {
-                LATE.with(|_| ());
+    alone(
+        "wake::wakers_and_executor_may_both_be_thread_locals",
+        || {
+            for late_first in [true, false] {
+                let probe = Probe::new();
+                let seen = probe.clone();
+                thread::spawn(move || {
+                    if late_first {
+                        LATE.with(|_| ());
+                    }
+                    HOME.with_borrow_mut(|home| {
+                        let ex = home.insert(Executor::new());
+                        ex.task().background().spawn(probe.task()).detach();
+                        ex.run_until_stalled();
+                    });
+                    LATE.with(|late| late.0.borrow_mut().push(probe.waker()));
+                })
+                .join()
+                .expect("the thread ends well");
+                assert_eq!(seen.polls(), 1);
             }
-            HOME.with_borrow_mut(|home| {
-                let ex = home.insert(Executor::new());
-                ex.task().background().spawn(probe.task()).detach();
-                ex.run_until_stalled();
-            });
-            LATE.with(|late| late.0.borrow_mut().push(probe.waker()));
-        })
-        .join()
-        .expect("the thread ends well");
-        assert_eq!(seen.polls(), 1);
-    }
+        },
+    );
 }
 
 // P5: the destructor of a thread-local wakes tasks of an executor that lives on another thread.
@@ -905,16 +937,21 @@ fn two_executors_driven_in_turn_pass_wakes_to_each_other() {
 // async-executor local_queue::two_queues: the end of one executor leaves the other's wakes alone.
 #[test]
 fn the_end_of_one_executor_leaves_the_other_on_its_thread_alone() {
-    let a = Executor::new();
-    let b = Executor::new();
-    let (of_a, _handle) = parked(&a);
-    let (of_b, handle) = parked(&b);
-    drop(a);
-    of_a.wake();
-    of_b.complete();
-    b.run_until_stalled();
-    assert!(handle.is_finished());
-    assert_eq!(of_a.polls(), 1);
+    alone(
+        "wake::the_end_of_one_executor_leaves_the_other_on_its_thread_alone",
+        || {
+            let a = Executor::new();
+            let b = Executor::new();
+            let (of_a, _handle) = parked(&a);
+            let (of_b, handle) = parked(&b);
+            drop(a);
+            of_a.wake();
+            of_b.complete();
+            b.run_until_stalled();
+            assert!(handle.is_finished());
+            assert_eq!(of_a.polls(), 1);
+        },
+    );
 }
 
 // tokio task_local_set::join_local_future_elsewhere, on the executors of one thread.

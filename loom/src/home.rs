@@ -1,0 +1,94 @@
+//! The home thread's side of the protocol, as `Scheduler::look_around`, `Arena::take_remote_wakes` and
+//! `Executor::park_if_idle` do it, with a table of tenants for an arena and a closure for a poll.
+
+use std::cell::Cell;
+
+use crate::endpoint::Endpoint;
+use crate::key::Key;
+
+/// How many slots an arena of the models has.
+pub(crate) const SLOTS: u32 = 3;
+
+/// The generation of the tenant that a slot has when nothing else is said.
+pub(crate) const FIRST: u64 = 0;
+
+/// `waker::wake_elsewhere`: a waker of a slot's tenant is called on another thread.
+pub(crate) fn wake(endpoint: &Endpoint, key: Key<u64>) {
+    endpoint.wake(key.index());
+}
+
+/// The key of slot `index`'s tenant of that generation.
+pub(crate) fn key(index: u32, generation: u64) -> Key<u64> {
+    Key::new(1, generation, index)
+}
+
+/// One executor, seen from its own thread.
+pub(crate) struct Home<'a> {
+    endpoint: &'a Endpoint,
+    /// Who lives where, by generation.
+    tenants: Cell<[Option<u64>; SLOTS as usize]>,
+}
+
+impl<'a> Home<'a> {
+    /// An executor with a tenant of the first generation in every slot.
+    pub(crate) fn new(endpoint: &'a Endpoint) -> Self {
+        endpoint.reserve(SLOTS);
+        Home {
+            endpoint,
+            tenants: Cell::new([Some(FIRST); SLOTS as usize]),
+        }
+    }
+
+    /// Lets slot `index` to the tenant of that generation, or to nobody.
+    pub(crate) fn let_to(&self, index: u32, tenant: Option<u64>) {
+        let mut tenants = self.tenants.get();
+        tenants[index as usize] = tenant;
+        self.tenants.set(tenants);
+    }
+
+    /// Takes the token and, if it was set, the wakes: the slots whose tenants are now ready, the oldest wake first.
+    pub(crate) fn look_around(&self) -> Vec<u32> {
+        if self.endpoint.parker().take() {
+            self.take_wakes()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// What is done with the token in hand.
+    fn take_wakes(&self) -> Vec<u32> {
+        let mut ready = Vec::new();
+        self.endpoint.drain_wakes(|index| {
+            // R3: whoever lives there now.
+            if self.tenants.get()[index as usize].is_some() {
+                ready.push(index);
+            }
+        });
+        ready.reverse();
+        ready
+    }
+
+    /// Blocks the thread while there is nothing to do.
+    pub(crate) fn park_if_idle(&self) {
+        let parker = self.endpoint.parker();
+        if !parker.is_notified() {
+            parker.park(None);
+            // The token is spent: it said "look", so the next look must.
+            parker.unpark();
+        }
+    }
+
+    /// `block_on`: polls what was woken until a poll says that this is enough.
+    pub(crate) fn block_on(&self, mut poll: impl FnMut(u32) -> bool) {
+        let mut enough = false;
+        loop {
+            for index in self.look_around() {
+                enough |= poll(index);
+            }
+            if enough {
+                return;
+            }
+            self.park_if_idle();
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The models. Each test's name is the claim; its documentation says what the claim rests on and what it leaves out.
+
+mod host;
+mod messages;
+mod park;
+mod reuse;
+mod wake;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use loom::model::Builder;
+
+use crate::endpoint::Endpoint;
+
+/// Runs `model` in every order that takes no more than this many preemptions, unless `LOOM_MAX_PREEMPTIONS` says
+/// otherwise. All faults that were ever planted show within two.
+const PREEMPTIONS: usize = 3;
+
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&runs);
+    let mut builder = Builder::new();
+    builder.preemption_bound.get_or_insert(PREEMPTIONS);
+    builder.check(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    // For whoever changes a model: is it still small enough, does it still explore anything?
+    println!("{} executions", runs.load(Ordering::Relaxed));
+}
+
+/// An endpoint that the threads of a model share. (Its own counts are no part of any model, so that they are std's.)
+fn endpoint() -> Arc<Endpoint> {
+    Arc::new(Endpoint::new(1))
+}
