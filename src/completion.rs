@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
 use std::task::Waker;
 
 use crate::exception::Exception;
@@ -81,6 +81,11 @@ pub(crate) enum Awaiter {
     Foreign(Waker),
 }
 
+/// The task has ended.
+pub(crate) const FINISHED: u8 = 1;
+/// A cancel from another thread, or from between two drives, is on its way; there need be only one.
+pub(crate) const ASKED: u8 = 2;
+
 /// What few tasks have. Allocated when the first of these is needed.
 #[derive(Default)]
 pub(crate) struct Extras {
@@ -91,8 +96,8 @@ pub(crate) struct Extras {
     pub(crate) callbacks: Vec<(CallbackId, DoneCallback)>,
     /// A destructor's panic, beside the error that the task returned.
     pub(crate) also: Option<Box<Panic>>,
-    /// Shared with the task's `CancelHandle`s: set when the task has ended.
-    pub(crate) finished: Option<Arc<AtomicBool>>,
+    /// Shared with the task's `CancelHandle`s: [`FINISHED`], [`ASKED`].
+    pub(crate) finished: Option<Arc<AtomicU8>>,
 }
 
 impl Extras {

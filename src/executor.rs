@@ -493,8 +493,11 @@ impl<'env> Executor<'env> {
         if self.is_running() {
             driven_already(what);
         }
-        self.owner
-            .drive(|driven| driving::enter(&self.scheduler, || f(driven)))
+        self.owner.drive(|driven| {
+            driving::enter(&self.scheduler, || {
+                self.scheduler.with_settling_of_its_own(|| f(driven))
+            })
+        })
     }
 
     /// Runs a root. What the root leaves is settled before this returns.
@@ -599,8 +602,7 @@ fn driven_already(what: &str) -> ! {
 impl Drop for Executor<'_> {
     fn drop(&mut self) {
         let scheduler = Rc::clone(&self.scheduler);
-        self.owner
-            .drive(|driven| driving::enter(&scheduler, || scheduler.close(driven)));
+        self.drive("drop", |driven| scheduler.close(driven));
         let host: Rc<dyn Any> = scheduler;
         self.owner.arena().bequeath(host);
     }

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use crate::arena::TaskRef;
 use crate::arena::claim::{Claim, Status, Taken};
 use crate::arena::ended::End;
-use crate::completion::{Awaiter, CallbackId, Completion};
+use crate::completion::{ASKED, Awaiter, CallbackId, Completion, FINISHED};
 use crate::driving;
 use crate::error::{ExceptionError, InvalidState, JoinError};
 use crate::exception::Exception;
@@ -252,10 +252,10 @@ impl<T> JoinHandle<T> {
                 let mut record = record.borrow_mut();
                 Arc::clone(record.finished.get_or_insert_default())
             }
-            _ => Arc::new(AtomicBool::new(true)),
+            _ => Arc::new(AtomicU8::new(FINISHED)),
         };
         CancelHandle {
-            finished: shared,
+            state: shared,
             id: self.id(),
             index: self.claim.task().map_or(0, |task| task.index),
             endpoint: self.claim.endpoint(),
@@ -438,7 +438,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 /// It names the task by its [`TaskId`], which is never reused, so that a stale one hits nobody.
 #[derive(Clone)]
 pub struct CancelHandle {
-    finished: Arc<AtomicBool>,
+    state: Arc<AtomicU8>,
     id: TaskId,
     index: u32,
     endpoint: Option<&'static Endpoint>,
@@ -452,7 +452,7 @@ impl CancelHandle {
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.finished.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) & FINISHED != 0
     }
 
     /// Cancels the task. Returns `false` if it had already finished.
@@ -472,6 +472,9 @@ impl CancelHandle {
         };
         if let Some(done) = driving::with(endpoint.id(), |scheduler| scheduler.cancel(task, None)) {
             return done;
+        }
+        if self.state.fetch_or(ASKED, Ordering::AcqRel) & ASKED != 0 {
+            return true;
         }
         endpoint.cancel(CancelRequest {
             index: self.index,

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::arena::TaskRef;
 use crate::arena::ended::{End, Ended, Pinned};
-use crate::completion::{Awaiter, CallbackId, Completion, DoneCallback, Extras, Outcome};
+use crate::completion::{Awaiter, CallbackId, Completion, DoneCallback, Extras, FINISHED, Outcome};
 use crate::exception::Exception;
 use crate::report::{ContextKind, ExceptionContext, write_record};
 use crate::task::TaskInfo;
@@ -91,7 +91,7 @@ impl Scheduler {
             .as_ref()
             .and_then(|record| record.borrow().finished.clone())
         {
-            finished.store(true, Ordering::Release);
+            finished.fetch_or(FINISHED, Ordering::Release);
         }
         if pinned.end() != End::Cancelled {
             let also = pinned.take_also();
@@ -141,6 +141,19 @@ impl Scheduler {
         if self.has_items() {
             self.settle_within(&mut usize::MAX.clone());
         }
+    }
+
+    /// Runs a drive. One that begins while something is being told outside of any drive (a destructor or a handler that
+    /// drives) settles for itself: it may wait for what it settles.
+    pub(crate) fn with_settling_of_its_own<R>(&self, drive: impl FnOnce() -> R) -> R {
+        struct Restore<'a>(&'a Scheduler, bool);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.settling.set(self.1);
+            }
+        }
+        let _restore = Restore(self, self.settling.replace(false));
+        drive()
     }
 
     /// Works off what is to be told, oldest first, until there is no more, or `left` callbacks were called. Not

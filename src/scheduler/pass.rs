@@ -135,7 +135,7 @@ impl Scheduler {
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.arena.has_ready()
-            || self.has_items()
+            || self.has_items() && !self.settling.get()
             || self.arena.endpoint().parker().is_notified()
             || !self.late.borrow().is_empty()
     }
