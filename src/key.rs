@@ -27,7 +27,7 @@ macro_rules! word {
             const EXECUTOR_BITS: u32 = $executor;
 
             #[inline]
-            #[expect(
+            #[allow(
                 clippy::cast_possible_truncation,
                 reason = "the three fields fill the word exactly, see the const assertion"
             )]

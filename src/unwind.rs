@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 /// How often a payload's destructor may panic with a further payload before the rest is leaked.
 const MAX_PAYLOADS: usize = 16;
 
-/// Where a panic happened; known when [`install_panic_hook`] was called before.
+/// Where a panic happened; known when [`install_panic_hook`](crate::install_panic_hook) was called before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PanicLocation {
     file: Arc<str>,

@@ -197,10 +197,11 @@ unsafe fn poll<F: Future, J: Judge<F::Output>>(
     header: NonNull<Header>,
     cx: &mut Context<'_>,
 ) -> Step {
-    let future = future_of::<F>(header);
-    // SAFETY: the caller gives exclusive access to a live future for this call (its slot is RUNNING), and the future
-    // never moves while it lives: cells have stable addresses and only `drop_future` ends it, in place.
-    let pinned = unsafe { Pin::new_unchecked(&mut *future) };
+    // SAFETY: the caller gives exclusive access to a live future for this call (its slot is RUNNING, A2).
+    let future = unsafe { &mut *future_of::<F>(header) };
+    // SAFETY: the future never moves while it lives: cells have stable addresses and only `drop_future` ends it, in place
+    // (A1).
+    let pinned = unsafe { Pin::new_unchecked(future) };
     // User code: Future::poll.
     match catch(|| pinned.poll(cx)) {
         Ok(Poll::Pending) => Step::Pending,

@@ -362,8 +362,10 @@ impl<T> Claim<T> {
                 unsafe { arena.as_ref() }.vacate(slot);
             } else {
                 header.set(PINNED);
-                // SAFETY: ended, and pinned by this call; the arena is alive.
-                pinned = Some(unsafe { Pinned::new(arena.as_ref(), slot) });
+                // SAFETY: the arena is alive: this claim still counts.
+                let arena = unsafe { arena.as_ref() };
+                // SAFETY: ended, and pinned by this call; the arena is the slot's.
+                pinned = Some(unsafe { Pinned::new(arena, slot) });
             }
         }
         self.spend(TaskId::new(0), End::Returned);

@@ -39,6 +39,7 @@ mod slots;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::rc::{Rc, Weak};
@@ -719,8 +720,8 @@ impl<'a> Driven<'a> {
     #[inline]
     pub(crate) fn poll(&self, ready: Ready<'a>, cx: &mut Context<'_>) -> Polled<'a> {
         let arena = self.arena;
-        let slot = ready.slot;
-        std::mem::forget(ready);
+        // Its drop would put it back.
+        let slot = ManuallyDrop::new(ready).slot;
         // SAFETY: a ready slot is RUNNING, hence occupied (A2, A3).
         let header = unsafe { slot.as_ref() };
         arena.running.set(slot);

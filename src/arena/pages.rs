@@ -56,7 +56,7 @@ const fn stride_of(class: usize) -> usize {
         class * 8
     } else {
         let coarse = class - FINE_CLASSES;
-        let octave = FINE_LIMIT.ilog2() + (coarse / 8) as u32;
+        let octave = FINE_LIMIT.ilog2() as usize + coarse / 8;
         (1 << octave) + (coarse % 8 + 1) * (1 << (octave - 3))
     }
 }
@@ -132,7 +132,7 @@ impl Pages {
         }
         // SAFETY: `frames` names the buffer of `store.frames`, of `frames_len` entries; it is set again after every
         // change of the vector.
-        let frame = unsafe { self.frames.get().add(frame).read() };
+        let frame = unsafe { self.frames.get().wrapping_add(frame).read() };
         // The base may lie outside of the page (or before address 0): only the sum is a place in it.
         NonNull::new(
             frame

@@ -97,14 +97,14 @@ impl RunQueue {
     fn at(&self, position: usize) -> NonNull<Header> {
         debug_assert!(position < self.len.get());
         // SAFETY: positions are below `len` (they only ever come from `next`), and all places are initialised.
-        unsafe { self.base.get().add(position).read() }
+        unsafe { self.base.get().wrapping_add(position).read() }
     }
 
     #[inline]
     fn put(&self, position: usize, slot: NonNull<Header>) {
         debug_assert!(position < self.len.get());
         // SAFETY: as in `at`.
-        unsafe { self.base.get().add(position).write(slot) };
+        unsafe { self.base.get().wrapping_add(position).write(slot) };
     }
 
     #[inline]
