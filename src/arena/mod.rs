@@ -255,7 +255,8 @@ impl Arena {
     // --- waking -----------------------------------------------------------------------------------------------------
 
     /// Wakes the task or root that `key` names, if it is waiting. `false`: the key is another executor's.
-    #[inline]
+    // Inlined into the one function in the waker's table: as a call of its own it cost 11 of 33 instructions.
+    #[inline(always)]
     pub(crate) fn wake(&self, key: usize) -> bool {
         // The task that is being polled wakes itself more often than any other does.
         if key == self.running_key.get() {
@@ -731,9 +732,12 @@ impl<'a> Driven<'a> {
         let step = unsafe { (header.vtable.get().poll)(slot, cx) };
         arena.running_key.set(0);
         let flags = header.flags.get();
-        if step == Step::Pending && flags & CANCEL == 0 {
+        if step == Step::Pending {
             header.flags.set(flags & !RUNNING);
-            return Polled::Pending;
+            if flags & CANCEL == 0 {
+                return Polled::Pending;
+            }
+            return Polled::Doomed(reference(header));
         }
         self.polled(slot, step)
     }
@@ -744,12 +748,9 @@ impl<'a> Driven<'a> {
         let header = unsafe { slot.as_ref() };
         let flags = header.flags.get();
         let end = match step {
-            Step::Pending => {
-                header.flags.set(flags & !RUNNING);
-                return Polled::Doomed(reference(header));
-            }
             // A failure beats a pending cancel, a pending cancel beats a value.
             Step::Failed => FAILED,
+            Step::Pending => unreachable!("not ended"),
             Step::Returned if flags & CANCEL != 0 => CANCELLED,
             Step::Returned => 0,
         };

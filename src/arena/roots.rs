@@ -80,6 +80,9 @@ impl Roots {
     }
 
     /// A key that is no task's: is it a root's?
+    // Not inlined: it would push the hot half of every wake apart.
+    #[cold]
+    #[inline(never)]
     pub(super) fn wake(&self, key: usize) {
         for root in self.open.borrow().iter() {
             if root.key == key {

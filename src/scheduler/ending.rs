@@ -465,11 +465,9 @@ impl Scheduler {
     }
 
     /// Calls what was added to finished tasks.
+    #[cold]
     pub(super) fn run_late(&self, left: &mut usize) {
         let late = std::mem::take(&mut *self.late.borrow_mut());
-        if late.is_empty() {
-            return;
-        }
         for calls in late {
             self.push(Item::Calls(calls));
         }

@@ -45,7 +45,9 @@ impl Scheduler {
             left -= stretch;
             self.look_around(driven);
         }
-        self.run_late(&mut left);
+        if !self.late.borrow().is_empty() {
+            self.run_late(&mut left);
+        }
         budget - left
     }
 
