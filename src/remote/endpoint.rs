@@ -186,10 +186,11 @@ impl Endpoint {
         self.cancels.len()
     }
 
-    /// Leaves the payload of a wake hook's panic for the home thread to report. Any thread.
+    /// Leaves the payload of a wake hook's panic for the home thread to report, when it looks next. Any thread.
+    ///
+    /// It does not set the token: that would be a token of which no host was told, and hide the wakes after it.
     pub(crate) fn hook_panicked(&self, payload: Box<dyn Any + Send>) {
         self.hook_panics.push(payload);
-        self.parker.unpark();
     }
 
     /// The next unreported panic of the wake hook. Home thread.

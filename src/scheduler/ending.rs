@@ -482,6 +482,7 @@ impl Scheduler {
         const NAMED: usize = 10;
         self.closed.set(true);
         self.drop_messages();
+        self.tell_hook_panics();
         let quiet_after =
             if self.reporter.handler().is_some() || crate::report::has_process_handler() {
                 usize::MAX

@@ -104,6 +104,19 @@ impl Scheduler {
         self.run_messages();
     }
 
+    /// Reports the panics of the wake hook since the last look.
+    pub(super) fn tell_hook_panics(&self) {
+        while let Some(payload) = self.arena.endpoint().next_hook_panic() {
+            let panic = Panic::from_payload(payload);
+            self.tell(
+                ContextKind::Callback,
+                "Panic in the wake hook",
+                Some(panic),
+                None,
+            );
+        }
+    }
+
     /// Runs what other threads have sent until now.
     fn run_messages(&self) {
         for _ in 0..self.inbox.len() {
