@@ -1,4 +1,63 @@
-//! mainstay: a single-threaded executor in which no task is ever lost and no failure is ever silent.
+//! A single-threaded executor in which **no task is ever lost and no failure is ever silent**.
+//!
+//! Every task lives in an arena that the executor owns, so none can vanish, whoever drops its handle. Every poll runs
+//! under `catch_unwind`. Every failure, a panic or an `Err`, reaches a configurable exception handler, modelled on
+//! asyncio's `loop.set_exception_handler`, or whoever awaits the task.
+//!
+//! ```
+//! use mainstay::Executor;
+//!
+//! # std::panic::set_hook(Box::new(|_| {}));
+//! let ex = Executor::new();
+//! ex.set_exception_handler(|_, report| {
+//!     // A panic or an `Err`, of any task, told when it happens.
+//!     println!("{report}");
+//! });
+//!
+//! let answer = ex.block_on(async {
+//!     mainstay::spawn(async { panic!("nobody holds my handle") }).detach();
+//!     mainstay::spawn_fallible(async { Err::<(), _>("nor mine") }).detach();
+//!     mainstay::spawn(async { 6 * 7 }).await.unwrap()
+//! });
+//!
+//! assert_eq!(answer, 42);
+//! assert_eq!(ex.stats().reported, 2); // and the loop went on
+//! ```
+//!
+//! # What it promises
+//!
+//! - **P1 Retention.** From spawn to end a task is owned by the arena, whatever happens to handles and wakers.
+//! - **P2 Accounting.** Every task ends once, as returned, failed or cancelled; every failure is retrieved or reported, and
+//!   none is reported twice. [`Executor::stats`] proves it.
+//! - **P3 Containment.** No panic in user code other than the root's leaves the loop, and siblings are untouched.
+//! - **P4 Home thread.** A future, its output, its panic and its callbacks are touched on the executor's thread only.
+//! - **P5 Stale is harmless.** A waker may be kept for ever and called at any time, on any thread, also when the executor
+//!   is gone. A stale handle never touches a later task.
+//! - **P6 No borrow across user code.** A poll, destructor, waker, callback or handler may call anything here.
+//! - **P7 Bounded.** Memory is bounded by the peak number of live tasks and unread outcomes.
+//! - **P8 Fairness.** What wakes or queues itself for ever starves nobody; other threads' wakes are noticed within 64
+//!   polls.
+//! - **P9 Order.** First in, first out; what is woken in one pass runs in the next.
+//!
+//! # The limit of containment
+//!
+//! Where a second panic starts inside drop glue that is already unwinding, Rust aborts the process before any executor can
+//! act: two panicking destructors in one future; an async body that panics while a local with a panicking destructor is
+//! live. It also aborts under `panic = "abort"` and at a stack overflow. These are all.
+//!
+//! # Failures
+//!
+//! A task spawned with [`spawn`] or [`Executor::spawn`] fails by panicking; one spawned with [`spawn_fallible`] also by
+//! returning an `Err`. Its report goes to the handler set with [`Executor::set_exception_handler`], else to the process-wide
+//! one of [`set_default_exception_handler`], else to one [`log`] record, target `mainstay`. [`ReportPolicy`] says when. A
+//! contained panic still runs the process's panic hook, as everywhere in Rust, which prints to stderr; see
+//! [`install_panic_hook`] for how to quiet that and keep the location.
+//!
+//! # Driving
+//!
+//! [`Executor::block_on`], [`Executor::run_forever`] park the thread when there is nothing to do;
+//! [`Executor::run_until_stalled`] and [`Executor::tick`] never block, for host loops that are told by
+//! [`Executor::on_wake`] when to call. All of them make *passes*: a pass polls once each task that was ready when it began.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -58,3 +117,7 @@ pub use scheduler::policy::ReportPolicy;
 pub use spawner::{Closed, Spawner};
 pub use task::{TaskId, TaskInfo, TaskState};
 pub use unwind::PanicLocation;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -88,15 +88,7 @@ impl Scheduler {
             };
             self.cancel(task, request.reason);
         }
-        while let Some(payload) = endpoint.next_hook_panic() {
-            let panic = Panic::from_payload(payload);
-            self.tell(
-                ContextKind::Callback,
-                "Panic in the wake hook",
-                Some(panic),
-                None,
-            );
-        }
+        self.tell_hook_panics();
         let doomed = std::mem::take(&mut *self.doomed.borrow_mut());
         for task in doomed {
             self.bury(driven, task);
