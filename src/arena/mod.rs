@@ -548,6 +548,8 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        // Vacated slots that are still queued: an allocation of their own is freed when the entry comes out.
+        self.compact();
         self.endpoint.set_owner(ptr::null_mut());
         self.endpoint.set_host(None);
         table::release(self.endpoint);
