@@ -54,6 +54,38 @@ impl<'env> Builder<'env> {
         self
     }
 
+    /// Gives the executor a clock of its own, which stands still while something is ready.
+    ///
+    /// [`block_on`](Executor::block_on) and [`run_forever`](Executor::run_forever) jump to the next deadline when nothing
+    /// is ready; [`tick`](Executor::tick) and [`run_until_stalled`](Executor::run_until_stalled) never do;
+    /// [`advance`](Executor::advance) moves it by hand. So a program that sleeps for hours is tested in no time, and runs
+    /// the same way every time. It begins at the time of the call to [`build`](Self::build).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::Executor;
+    ///
+    /// let ex = Executor::builder().virtual_clock().build();
+    /// let start = ex.now();
+    /// ex.block_on(mainstay_sleep_for_an_hour());
+    /// assert_eq!(ex.now() - start, Duration::from_secs(3600));
+    ///
+    /// async fn mainstay_sleep_for_an_hour() {
+    ///     mainstay::sleep(Duration::from_secs(3600)).await;
+    /// }
+    /// ```
+    pub fn virtual_clock(mut self) -> Self {
+        self.settings.virtual_clock = true;
+        self
+    }
+
+    /// Polls what is ready in a pass in an order drawn from `seed` instead of first in, first out: to find what depends
+    /// on the order. The same seed gives the same order.
+    pub fn shuffle(mut self, seed: u64) -> Self {
+        self.settings.shuffle = Some(seed);
+        self
+    }
+
     /// Makes the executor.
     ///
     /// # Panics

@@ -76,6 +76,14 @@ impl<'env> LocalHandle<'env> {
         }
     }
 
+    pub(crate) fn weak(&self) -> &Weak<Scheduler> {
+        &self.scheduler
+    }
+
+    pub(crate) fn gate(&self) -> Gate<'env> {
+        self.gate
+    }
+
     pub(crate) fn live(&self) -> Option<Rc<Scheduler>> {
         self.scheduler.upgrade()
     }
@@ -138,7 +146,8 @@ impl<'env> LocalHandle<'env> {
     /// See [`Executor::now`](crate::Executor::now).
     #[doc(alias = "time")]
     pub fn now(&self) -> Instant {
-        Instant::now()
+        self.live()
+            .map_or_else(Instant::now, |scheduler| scheduler.now())
     }
 
     /// See [`Executor::idle`](crate::Executor::idle). Ready at once when the executor is gone.
@@ -182,7 +191,7 @@ impl<'env> LocalHandle<'env> {
     /// default handler is called: no report is lost.
     pub fn call_exception_handler(&self, context: &ExceptionContext<'_>) {
         match self.live() {
-            Some(scheduler) => scheduler.call_exception_handler(context),
+            Some(scheduler) => scheduler.report(context),
             None => report::default(context),
         }
     }
@@ -245,11 +254,31 @@ pub(crate) fn stats(scheduler: &Scheduler) -> Stats {
 
 /// Ready when no other task is live.
 pub(crate) fn idle(scheduler: Weak<Scheduler>) -> impl Future<Output = ()> {
-    future::poll_fn(move |cx| match scheduler.upgrade() {
+    struct Idler {
+        scheduler: Weak<Scheduler>,
+        id: Option<u64>,
+    }
+    impl Drop for Idler {
+        fn drop(&mut self) {
+            if let (Some(scheduler), Some(id)) = (self.scheduler.upgrade(), self.id) {
+                scheduler.remove_idler(id);
+            }
+        }
+    }
+    let mut idler = Idler {
+        scheduler,
+        id: None,
+    };
+    future::poll_fn(move |cx| match idler.scheduler.upgrade() {
         Some(scheduler) if !scheduler.is_idle() => {
-            // User code: clone of a foreign waker.
-            scheduler.add_idler(cx.waker().clone());
-            Poll::Pending
+            let id = *idler.id.get_or_insert_with(|| scheduler.new_idler());
+            scheduler.set_idler(id, cx.waker());
+            // Cloning a foreign waker may have ended the last task.
+            if scheduler.is_idle() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         }
         _ => Poll::Ready(()),
     })
@@ -328,10 +357,11 @@ impl<'env> TaskBuilder<'_, 'env> {
         let Some(scheduler) = self.scheduler else {
             return refused(self.gate, future, self.name);
         };
-        let claim = scheduler.spawn::<F, J>(self.gate, future, location);
+        let mut claim = scheduler.spawn::<F, J>(self.gate, future, location);
         if let Some(name) = self.name {
-            if let Some(record) = claim.extras() {
-                record.borrow_mut().name = Some(name);
+            match claim.extras() {
+                Some(record) => record.borrow_mut().name = Some(name),
+                None => claim.set_name(name),
             }
         }
         if self.background && !claim.has_ended() {

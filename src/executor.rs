@@ -6,14 +6,16 @@ use std::panic::{Location, resume_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::arena::cell::{Fallible, Plain};
 use crate::arena::{Driven, Owner};
+use crate::call::CallHandle;
 use crate::context::{self, ExceptionHandler, LocalHandle, TaskBuilder};
 use crate::driving;
 use crate::error::Stopped;
 use crate::join::JoinHandle;
+use crate::remote::endpoint::Endpoint;
 use crate::report::{self, ContextKind, ExceptionContext};
 use crate::scheduler::counters::Stats;
 use crate::scheduler::{Scheduler, Settings};
@@ -230,8 +232,14 @@ impl<'env> Executor<'env> {
             let mut polls = 0;
             loop {
                 polls += self.scheduler.pass(driven, usize::MAX);
-                if self.scheduler.is_stopping() || !self.scheduler.has_work() {
+                if self.scheduler.is_stopping() {
                     break;
+                }
+                if !self.scheduler.has_work() {
+                    self.scheduler.look_at_clock_now();
+                    if !self.scheduler.has_work() {
+                        break;
+                    }
                 }
             }
             (self.progress(polls), self.end_stop())
@@ -251,7 +259,11 @@ impl<'env> Executor<'env> {
     #[track_caller]
     pub fn tick(&self, budget: usize) -> Progress {
         let (progress, payload) = self.drive("tick", |driven| {
+            if !self.scheduler.has_work() {
+                self.scheduler.look_at_clock_now();
+            }
             let polls = self.scheduler.pass(driven, budget);
+            self.scheduler.look_at_clock_now();
             (self.progress(polls), self.end_stop())
         });
         if let Some(payload) = payload {
@@ -285,12 +297,11 @@ impl<'env> Executor<'env> {
     /// ```
     pub fn on_wake(&self, hook: impl Fn() + Send + Sync + 'static) {
         let endpoint = self.owner.arena().endpoint();
-        endpoint.set_host(Some(waker_fn::waker_fn(move || {
-            // User code: the wake hook.
-            if let Err(panic) = catch(&hook) {
-                endpoint.hook_panicked(panic.into_payload());
-            }
-        })));
+        let hook = Hook {
+            call: Some(hook),
+            endpoint,
+        };
+        endpoint.set_host(Some(waker_fn::waker_fn(move || hook.call())));
     }
 
     // --- spawning ---------------------------------------------------------------------------------------------------
@@ -416,7 +427,7 @@ impl<'env> Executor<'env> {
     ///
     /// From within a handler, such reports nest, to a depth of 8; deeper ones go to the default handler.
     pub fn call_exception_handler(&self, context: &ExceptionContext<'_>) {
-        self.scheduler.call_exception_handler(context);
+        self.scheduler.report(context);
     }
 
     /// Does what is done without a handler: calls the process-wide one
@@ -426,12 +437,67 @@ impl<'env> Executor<'env> {
         report::default(context);
     }
 
+    // --- callbacks and time ---------------------------------------------------------------------
+
+    /// Calls `f` in the next pass, after what is ready now.
+    ///
+    /// A callback is no task: it is in no counter and no listing, and [`current_task`](crate::current_task) is `None` in
+    /// it. If it panics, that is reported ([`ContextKind::Callback`]). When the executor is dropped, callbacks that have
+    /// not been called are dropped, uncalled.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use mainstay::Executor;
+    ///
+    /// let calls = Cell::new(0);
+    /// let ex = Executor::new();
+    /// ex.call_soon(|| calls.set(calls.get() + 1));
+    /// let other = ex.call_soon(|| unreachable!("cancelled in time"));
+    /// assert!(other.cancel());
+    /// ex.run_until_stalled();
+    /// assert_eq!(calls.get(), 1);
+    /// ```
+    #[track_caller]
+    pub fn call_soon(&self, f: impl FnOnce() + 'env) -> CallHandle {
+        self.handle().call_soon(f)
+    }
+
+    /// Calls `f` when `delay` has passed, never earlier. A delay beyond the clock's end never comes.
+    ///
+    /// Callbacks with the same deadline are called in the order in which they were made (asyncio leaves that open). The
+    /// rest is as for [`call_soon`](Self::call_soon). Between drives, a deadline nearer than all others fires the
+    /// [`on_wake`](Self::on_wake) hook.
+    #[track_caller]
+    pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'env) -> CallHandle {
+        self.handle().call_later(delay, f)
+    }
+
+    /// Calls `f` when `when` has come, by this executor's clock; in the next pass if it is past.
+    #[track_caller]
+    pub fn call_at(&self, when: Instant, f: impl FnOnce() + 'env) -> CallHandle {
+        self.handle().call_at(when, f)
+    }
+
     // --- looking in -------------------------------------------------------------------------------------------------
 
     /// The time by this executor's clock.
     #[doc(alias = "time")]
     pub fn now(&self) -> Instant {
-        Instant::now()
+        self.scheduler.now()
+    }
+
+    /// Moves the virtual clock on. What is due then is found by the next pass.
+    ///
+    /// # Panics
+    ///
+    /// If this executor has the real clock: see [`Builder::virtual_clock`](crate::Builder::virtual_clock).
+    #[track_caller]
+    pub fn advance(&self, by: Duration) {
+        assert!(
+            self.scheduler.advance(by),
+            "mainstay: `advance` moves a virtual clock, and this executor has the real one; \
+             make it with `Executor::builder().virtual_clock()`"
+        );
     }
 
     /// A snapshot of all tasks that have not ended, in spawn order.
@@ -522,7 +588,10 @@ impl<'env> Executor<'env> {
                     match polled {
                         Ok(Poll::Pending) => {}
                         Ok(Poll::Ready(value)) => break self.finished(value),
-                        Err(panic) => break Driving::Panicked(panic),
+                        Err(panic) => {
+                            self.scheduler.drop_stop();
+                            break Driving::Panicked(panic);
+                        }
                     }
                 }
                 if last || self.scheduler.has_fatal() {
@@ -545,7 +614,7 @@ impl<'env> Executor<'env> {
                 );
             }
             arena.close_root(&slot);
-            self.scheduler.settle();
+            self.scheduler.settle_all();
             result
         })
     }
@@ -567,9 +636,10 @@ impl<'env> Executor<'env> {
 
     fn park_if_idle(&self) {
         if !self.scheduler.has_work() {
-            self.owner.arena().endpoint().parker().park(None);
-            // The token is spent: it said "look", so the next pass must.
-            self.owner.arena().endpoint().parker().unpark();
+            self.scheduler.look_at_clock_now();
+            if !self.scheduler.has_work() {
+                self.scheduler.park();
+            }
         }
     }
 
@@ -577,7 +647,7 @@ impl<'env> Executor<'env> {
         Progress {
             polls,
             more: self.scheduler.has_work(),
-            next_deadline: None,
+            next_deadline: self.scheduler.next_deadline(),
         }
     }
 
@@ -586,6 +656,30 @@ impl<'env> Executor<'env> {
             self.scheduler.take_stop()
         } else {
             None
+        }
+    }
+}
+
+/// A host's wake hook. Neither calling nor dropping it panics: it happens on whichever thread wakes last.
+struct Hook<F: Fn()> {
+    call: Option<F>,
+    endpoint: &'static Endpoint,
+}
+
+impl<F: Fn()> Hook<F> {
+    fn call(&self) {
+        // User code: the wake hook.
+        if let Err(panic) = catch(|| self.call.as_ref().map(|call| call())) {
+            self.endpoint.hook_panicked(panic.into_payload());
+        }
+    }
+}
+
+impl<F: Fn()> Drop for Hook<F> {
+    fn drop(&mut self) {
+        // User code: Drop of the wake hook's captures.
+        if let Err(panic) = catch_drop(self.call.take()) {
+            self.endpoint.hook_panicked(panic.into_payload());
         }
     }
 }
@@ -601,10 +695,16 @@ fn driven_already(what: &str) -> ! {
 
 impl Drop for Executor<'_> {
     fn drop(&mut self) {
-        let scheduler = Rc::clone(&self.scheduler);
-        self.drive("drop", |driven| scheduler.close(driven));
-        let host: Rc<dyn Any> = scheduler;
-        self.owner.arena().bequeath(host);
+        /// What handles need later is left to them, whatever happens while the executor closes.
+        struct Bequeath<'a>(&'a Rc<Scheduler>);
+        impl Drop for Bequeath<'_> {
+            fn drop(&mut self) {
+                let host: Rc<dyn Any> = self.0.clone();
+                self.0.arena().bequeath(host);
+            }
+        }
+        let _bequeath = Bequeath(&self.scheduler);
+        self.drive("drop", |driven| self.scheduler.close(driven));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Handles: what a spawn gives.
 
 use std::fmt;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,7 +16,7 @@ use crate::error::{ExceptionError, InvalidState, JoinError};
 use crate::exception::Exception;
 use crate::remote::endpoint::{CancelRequest, Endpoint};
 use crate::scheduler::Scheduler;
-use crate::task::TaskId;
+use crate::task::{TaskId, TaskInfo, TaskState};
 use crate::unwind::catch_drop;
 use crate::waker;
 
@@ -187,14 +188,18 @@ impl<T> JoinHandle<T> {
     ///
     /// On a task that has finished, it is called in the next pass. If it panics, that is reported
     /// ([`ContextKind::Callback`](crate::ContextKind::Callback)) and the others still run. When the executor is dropped,
-    /// the callbacks of pending tasks run with [`Outcome::Cancelled`](crate::Outcome::Cancelled); one that is added to a
-    /// finished task after that is dropped, uncalled.
+    /// the callbacks of pending tasks run with [`Outcome::Cancelled`](crate::Outcome::Cancelled); one that is added after
+    /// that is dropped, uncalled. One that is added after the outcome was taken is called in the next pass of the running
+    /// executor, and dropped uncalled where none is running.
+    ///
+    /// Until a callback that was added to a finished task has been called, the outcome cannot be taken.
+    #[track_caller]
     pub fn add_done_callback(
         &self,
         callback: impl FnOnce(&Completion<'_>) + 'static,
     ) -> CallbackId {
-        let Some(scheduler) = self.scheduler() else {
-            // The executor is gone, and so is whatever could call it.
+        // When the outcome was taken, the slot is another task's, and with it the way to the executor.
+        let Some(scheduler) = self.scheduler().or_else(driving::current) else {
             return CallbackId(u64::MAX);
         };
         match self.claim.status() {
@@ -206,15 +211,19 @@ impl<T> JoinHandle<T> {
                 id
             }
             Status::Finishing | Status::Finished(_) | Status::Taken(_) => {
-                let Some(task) = self.claim.task() else {
-                    return CallbackId(u64::MAX);
-                };
                 let end = self.claim.end().unwrap_or(End::Returned);
-                let info = scheduler.arena().info(task);
-                match info {
-                    Some(info) => scheduler.add_late(Some(task), info, end, Box::new(callback)),
-                    None => CallbackId(u64::MAX),
-                }
+                let task = self.claim.task();
+                let info = task
+                    .and_then(|task| scheduler.arena().info(task))
+                    .unwrap_or_else(|| {
+                        TaskInfo::new(
+                            self.id(),
+                            self.claim.name(),
+                            Location::caller(),
+                            TaskState::Running,
+                        )
+                    });
+                scheduler.add_late(task, info, end, Box::new(callback))
             }
         }
     }
@@ -377,7 +386,14 @@ impl<T> Future for JoinHandle<T> {
                 Some(result) => Poll::Ready(result),
                 None => taken(),
             },
-            Status::Pending | Status::Finishing => this.pending(cx.waker()),
+            Status::Pending | Status::Finishing => {
+                let polled = this.pending(cx.waker());
+                match this.claim.status() {
+                    // Cloning a foreign waker ended the task, before the clone could be woken.
+                    Status::Finished(end) => this.take(end).map_or(polled, Poll::Ready),
+                    _ => polled,
+                }
+            }
             Status::Taken(_) => match this.take_again() {
                 Some(error) => Poll::Ready(Err(error)),
                 None => taken(),

@@ -68,6 +68,7 @@ mod unwind;
 mod exception;
 mod park;
 mod task;
+mod timer;
 
 mod completion;
 mod remote;
@@ -92,14 +93,17 @@ mod error;
 
 mod join;
 
+mod call;
 mod context;
 mod spawner;
+mod time;
 
 mod executor;
 
 mod builder;
 
 pub use builder::Builder;
+pub use call::CallHandle;
 pub use completion::{CallbackId, Completion, Outcome};
 pub use context::{
     ExceptionHandler, LocalHandle, TaskBuilder, current_task, spawn, spawn_fallible, yield_now,
@@ -116,6 +120,7 @@ pub use scheduler::counters::Stats;
 pub use scheduler::policy::ReportPolicy;
 pub use spawner::{Closed, Spawner};
 pub use task::{TaskId, TaskInfo, TaskState};
+pub use time::{Elapsed, Interval, Sleep, interval, sleep, sleep_until, timeout, timeout_at};
 pub use unwind::PanicLocation;
 
 #[cfg(doctest)]

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::fmt::{self, Debug, Display, Write as _};
 use std::io::Write as _;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 
@@ -56,6 +57,8 @@ pub struct ExceptionContext<'a> {
     message: Cow<'a, str>,
     exception: Option<Exception<'a>>,
     task: Option<TaskInfo>,
+    /// Where a callback was made.
+    location: Option<&'static Location<'static>>,
     handle_held: bool,
     original: Option<&'a ExceptionContext<'a>>,
 }
@@ -94,6 +97,7 @@ impl<'a> ExceptionContext<'a> {
             },
             exception: None,
             task: None,
+            location: None,
             handle_held: false,
             original: None,
         }
@@ -106,6 +110,11 @@ impl<'a> ExceptionContext<'a> {
 
     pub(crate) fn with_task(mut self, task: Option<TaskInfo>) -> Self {
         self.task = task;
+        self
+    }
+
+    pub(crate) fn with_location(mut self, location: &'static Location<'static>) -> Self {
+        self.location = Some(location);
         self
     }
 
@@ -157,6 +166,9 @@ impl<'a> ExceptionContext<'a> {
                 task.id(),
                 task.location()
             );
+        }
+        if let Some(location) = self.location {
+            let _ = write!(out, "\n{indent}  callback made at {location}");
         }
         if let Some(exception) = self.exception {
             let _ = write!(
@@ -289,11 +301,6 @@ impl Reporter {
         self.handler.borrow().clone()
     }
 
-    /// Whether a handler is running.
-    pub(crate) fn is_telling(&self) -> bool {
-        self.depth.get() > 0
-    }
-
     /// Sets or clears the handler; gives the panic that dropping the old one started.
     pub(crate) fn set_handler(&self, handler: Option<Installed>) -> Result<(), Box<Panic>> {
         let old = self.handler.replace(handler);
@@ -399,6 +406,11 @@ pub fn set_default_exception_handler(
     drop(old);
 }
 
+thread_local! {
+    /// Process-wide handlers on this thread's stack. Without a destructor, hence always there.
+    static DEFAULTS: Cell<u32> = const { Cell::new(0) };
+}
+
 /// Whether there is a process-wide handler.
 pub(crate) fn has_process_handler() -> bool {
     PROCESS_WIDE
@@ -416,8 +428,15 @@ pub(crate) fn default(context: &ExceptionContext<'_>) {
     let Some(handler) = process_wide else {
         return write_record(&text(context));
     };
-    // User code: the process-wide handler.
-    if let Err(panic) = catch(|| handler(context)) {
+    let depth = DEFAULTS.get();
+    if depth >= MAX_DEPTH {
+        return write_record(&text(context));
+    }
+    DEFAULTS.set(depth + 1);
+    // User code: the process-wide handler, and, if it was replaced meanwhile, Drop of its captures.
+    let told = catch(move || handler(context));
+    DEFAULTS.set(depth);
+    if let Err(panic) = told {
         let mut both = ExceptionContext::of(
             ContextKind::Handler,
             "Unhandled error in default exception handler",

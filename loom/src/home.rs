@@ -48,24 +48,26 @@ impl<'a> Home<'a> {
 
     /// Takes the token and, if it was set, the wakes: the slots whose tenants are now ready, the oldest wake first.
     pub(crate) fn look_around(&self) -> Vec<u32> {
+        let mut ready = Vec::new();
+        self.look(|index| ready.push(index));
+        ready.reverse();
+        ready
+    }
+
+    /// The same, with each wake applied while the drain goes on, the newest first.
+    pub(crate) fn look(&self, apply: impl FnMut(u32)) {
         if self.endpoint.parker().take() {
-            self.take_wakes()
-        } else {
-            Vec::new()
+            self.drain(apply);
         }
     }
 
-    /// What is done with the token in hand.
-    fn take_wakes(&self) -> Vec<u32> {
-        let mut ready = Vec::new();
+    fn drain(&self, mut apply: impl FnMut(u32)) {
         self.endpoint.drain_wakes(|index| {
             // R3: whoever lives there now.
             if self.tenants.get()[index as usize].is_some() {
-                ready.push(index);
+                apply(index);
             }
         });
-        ready.reverse();
-        ready
     }
 
     /// Blocks the thread while there is nothing to do.

@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use crate::unwind::{Panic, catch, catch_drop};
 
 use super::Gate;
+use super::slots::BORROWS;
 
 /// How many futures one spawn drops at most: a destructor that spawns its like would go on for ever. What comes after
 /// this many is leaked, and reported. Far above any chain that ends.
@@ -38,10 +39,12 @@ impl Erased {
 }
 
 /// The outermost spawn on a gone executor, while it drops.
+#[derive(Default)]
 struct Wake {
-    serial: u64,
     waiting: VecDeque<Erased>,
     buried: usize,
+    /// The end of its patience was reported.
+    said: bool,
 }
 
 thread_local! {
@@ -57,38 +60,36 @@ pub(crate) enum Refused {
 }
 
 /// Drops a future that came too late for the executor of `gate`. Panics of destructors go to `tell`.
+///
+/// Only what borrows nothing is deferred. What may borrow is dropped here and now, by the call that names its lifetime: an
+/// outer call of this function may last longer than what it borrows (an async body that is resumed within it can end).
 pub(crate) fn refuse<'env, F: 'env>(
     gate: Gate<'env>,
     future: F,
     tell: &dyn Fn(Box<Panic>),
 ) -> Refused {
-    enum Place<F> {
-        Outermost(F),
-        Waiting,
-        TooMany(F, bool),
-    }
-    let place = WAKE.try_with(|wake| {
-        let mut wake = wake.borrow_mut();
-        match &mut *wake {
-            // Deferring is sound only within a call for the same executor: its 'env then began before that call,
-            // because the executor did, and lasts beyond it, because a region that is alive in a nested call and
-            // began before the outer one covers the whole outer call. With another executor, made and dropped by a
-            // destructor in between, what the future borrows may end with that destructor.
-            Some(outer) if outer.serial == gate.serial => {
-                outer.buried += 1;
-                if outer.buried > MAX_AFTERLIFE {
-                    Place::TooMany(future, outer.buried == MAX_AFTERLIFE + 1)
-                } else {
-                    outer.waiting.push_back(Erased::new(future));
-                    Place::Waiting
-                }
+    let mut future = Some(future);
+    let outer = if gate.flags & BORROWS != 0 {
+        Outer::None
+    } else {
+        WAKE.try_with(|wake| match &mut *wake.borrow_mut() {
+            None => Outer::None,
+            Some(wake) if wake.buried == MAX_AFTERLIFE => {
+                Outer::Full(!std::mem::replace(&mut wake.said, true))
             }
-            _ => Place::Outermost(future),
-        }
-    });
-    match place {
-        Ok(Place::Waiting) => Refused::Dropped,
-        Ok(Place::TooMany(future, first)) => {
+            Some(wake) => {
+                wake.buried += 1;
+                if let Some(future) = future.take() {
+                    wake.waiting.push_back(Erased::new(future));
+                }
+                Outer::Took
+            }
+        })
+        .unwrap_or(Outer::None)
+    };
+    match outer {
+        Outer::Took => Refused::Dropped,
+        Outer::Full(first) => {
             #[expect(
                 clippy::mem_forget,
                 reason = "a chain without end can only be leaked, and this is reported"
@@ -100,45 +101,54 @@ pub(crate) fn refuse<'env, F: 'env>(
                 Refused::Dropped
             }
         }
-        Ok(Place::Outermost(future)) => {
-            drop_all(gate.serial, future, tell);
+        Outer::None if gate.flags & BORROWS != 0 => {
+            // User code: Drop of the future.
+            if let Err(panic) = catch_drop(future) {
+                tell(panic);
+            }
             Refused::Dropped
         }
-        // The thread-local is gone, and `future` with the closure that would have moved it.
-        Err(_) => Refused::Dropped,
+        Outer::None => {
+            drop_all(future, tell);
+            Refused::Dropped
+        }
     }
 }
 
-fn drop_all<F>(serial: u64, future: F, tell: &dyn Fn(Box<Panic>)) {
-    struct Restore(Option<Wake>);
-    impl Drop for Restore {
+/// What the outermost call did with a future.
+enum Outer {
+    /// There is none.
+    None,
+    Took,
+    /// It has dropped as many as it will; `true` if this is said for the first time.
+    Full(bool),
+}
+
+fn drop_all<F>(future: F, tell: &dyn Fn(Box<Panic>)) {
+    struct End;
+    impl Drop for End {
         fn drop(&mut self) {
-            let outer = self.0.take();
-            let inner = WAKE.try_with(|wake| wake.replace(outer));
-            drop(inner);
+            drop(WAKE.try_with(|wake| wake.take()));
         }
     }
-    let outer = WAKE.with(|wake| {
-        wake.replace(Some(Wake {
-            serial,
-            waiting: VecDeque::new(),
-            buried: 0,
-        }))
-    });
-    let _restore = Restore(outer);
+    let started = WAKE
+        .try_with(|wake| wake.replace(Some(Wake::default())))
+        .is_ok();
+    let _end = End;
     // User code: Drop of the future.
     if let Err(panic) = catch_drop(future) {
         tell(panic);
     }
-    loop {
-        let next = WAKE.with(|wake| {
+    while started {
+        let next = WAKE.try_with(|wake| {
             wake.borrow_mut()
                 .as_mut()
                 .and_then(|wake| wake.waiting.pop_front())
         });
-        let Some(erased) = next else { break };
+        let Ok(Some(erased)) = next else { break };
         // User code: Drop of the future.
-        // SAFETY: taken off the list, hence once; what it borrows is alive, see `refuse`.
+        // SAFETY: taken off the list, hence once; it borrows nothing (`refuse`), so that it may be dropped at any time on
+        // this thread.
         if let Err(panic) = catch(|| unsafe { (erased.drop)(erased.future) }) {
             tell(panic);
         }

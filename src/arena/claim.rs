@@ -11,7 +11,7 @@ use crate::completion::{Awaiter, Extras};
 use crate::exception::Exception;
 use crate::remote::table;
 use crate::task::{Name, TaskId};
-use crate::unwind::Panic;
+use crate::unwind::{Panic, bury, catch};
 
 use super::cell::{Held, take_held};
 use super::ended::{End, Pinned};
@@ -72,13 +72,18 @@ impl<T> Claim<T> {
         }
     }
 
+    /// A claim to nothing at all, to be filled.
+    fn nothing() -> Self {
+        Claim {
+            word: NonNull::<Header>::dangling().map_addr(|address| address | SPENT),
+            _output: PhantomData,
+        }
+    }
+
     /// A claim to nothing: it reads as a task that was cancelled before it began.
     pub(crate) fn cancelled(name: Option<Arc<str>>) -> Self {
         let id = super::fresh_id();
-        let mut claim = Claim {
-            word: NonNull::dangling(),
-            _output: PhantomData,
-        };
+        let mut claim = Claim::nothing();
         claim.leave(Remains {
             id,
             name: name.map_or_else(|| Name::counted(id), Name::Given),
@@ -86,6 +91,24 @@ impl<T> Claim<T> {
             refused: Cell::new(true),
         });
         claim
+    }
+
+    /// Names a task that never began.
+    pub(crate) fn set_name(&mut self, name: Arc<str>) {
+        if let Some(remains) = self.remains() {
+            let (id, end, refused) = (remains.id, remains.end, remains.refused.get());
+            *self = Claim::nothing().leaving(Remains {
+                id,
+                name: Name::Given(name),
+                end,
+                refused: Cell::new(refused),
+            });
+        }
+    }
+
+    fn leaving(mut self, remains: Remains) -> Self {
+        self.leave(remains);
+        self
     }
 
     fn leave(&mut self, remains: Remains) {
@@ -130,15 +153,21 @@ impl<T> Claim<T> {
     /// Lets go of a slot for good.
     #[inline]
     fn spend(&mut self, id: TaskId, end: End) {
+        if id.get() > (usize::MAX >> 3) as u64 {
+            // Only where a word is too narrow for every id.
+            return self.leave(Remains {
+                id,
+                name: Name::counted(id),
+                end,
+                refused: Cell::new(false),
+            });
+        }
         let end = match end {
             End::Returned => 0,
             End::Failed => 2,
             End::Cancelled => 4,
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "ids end at MAX_ID, which leaves 3 bits of a word"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "checked above")]
         let word = (id.get() as usize) << 3 | end | 1;
         self.word = NonNull::new(ptr::without_provenance_mut(word)).unwrap_or(NonNull::dangling());
     }
@@ -395,7 +424,13 @@ impl<T> Drop for Claim<T> {
         let tag = self.word.addr().get() & (SPENT | REMAINS);
         if tag == 0 {
             // The handle has asked for the token and done what is to be done; a bare claim only lets go.
-            drop(self.give_up());
+            if let Some(pinned) = self.give_up() {
+                let (awaiter, dropped) = pinned.publish_for_handle();
+                drop(catch(move || drop(awaiter)));
+                if let Err(panic) = dropped {
+                    drop(bury(panic));
+                }
+            }
         } else if tag == REMAINS {
             let remains: *mut Remains = self
                 .word

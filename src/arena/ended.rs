@@ -9,7 +9,8 @@ use crate::task::TaskInfo;
 use crate::unwind::{Panic, bury, catch};
 
 use super::slots::{
-    BACKGROUND, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, PINNED, READ, STORED, TOLD,
+    BACKGROUND, BORROWS, CALL, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, PINNED, READ, STORED,
+    TOLD,
 };
 use super::{Arena, Dropped, TaskRef, info_of, make_extras, reference};
 
@@ -64,7 +65,7 @@ impl<'a> Ended<'a> {
     /// Whether nothing has to be done but waking a task: no failure, no callback, no foreign awaiter.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        !self.header().has(FAILED | EXTRAS | BACKGROUND)
+        !self.header().has(FAILED | EXTRAS | BACKGROUND | CALL)
     }
 
     /// Makes the outcome of a [plain](Self::is_plain) task takeable, or frees the slot if nobody can take it.
@@ -101,6 +102,8 @@ pub(crate) struct Pinned {
     slot: NonNull<Header>,
     /// The pin was given back; the slot may be another task's, or gone.
     settled: bool,
+    /// The handle that named the output's type is being dropped up the stack.
+    by_handle: bool,
 }
 
 impl Pinned {
@@ -108,13 +111,11 @@ impl Pinned {
     ///
     /// The slot is `ENDED` and `PINNED`, and the pin passes to this token. `arena` is its arena.
     pub(super) unsafe fn new(arena: &Arena, slot: NonNull<Header>) -> Self {
-        // SAFETY: every arena is made by `Rc::new` (`Arena::new`), and this one is alive.
-        unsafe { Rc::increment_strong_count(arena) };
         Pinned {
-            // SAFETY: the count taken above.
-            arena: unsafe { Rc::from_raw(arena) },
+            arena: arena.share(),
             slot,
             settled: false,
+            by_handle: false,
         }
     }
 
@@ -170,6 +171,11 @@ impl Pinned {
         self.header().has(CLAIMED)
     }
 
+    /// Whether this was a callback, not a task.
+    pub(crate) fn is_call(&self) -> bool {
+        self.header().has(CALL)
+    }
+
     pub(crate) fn is_background(&self) -> bool {
         self.header().has(BACKGROUND)
     }
@@ -196,6 +202,20 @@ impl Pinned {
         self.settle()
     }
 
+    /// Whether what is held may borrow from an `'env` that may be over (A5). An output is safe to drop while the executor
+    /// is driven, or in the drop of the `JoinHandle<T>` that names its type, which settles at once
+    /// ([`publish_for_handle`](Self::publish_for_handle)). What a task failed by is `'static`.
+    fn may_outlive_env(&self) -> bool {
+        let header = self.header();
+        header.has(BORROWS) && !header.has(FAILED) && !self.arena.is_driven() && !self.by_handle
+    }
+
+    /// [`publish`](Self::publish), in the drop of the handle that gave the claim up.
+    pub(crate) fn publish_for_handle(mut self) -> (Awaiter, Dropped) {
+        self.by_handle = true;
+        self.settle()
+    }
+
     fn settle(&mut self) -> (Awaiter, Dropped) {
         self.settled = true;
         let header = self.header();
@@ -204,6 +224,10 @@ impl Pinned {
             return (take_awaiter(header), Ok(()));
         }
         let mut dropped = Ok(());
+        if header.has(STORED) && self.may_outlive_env() {
+            // Leaked: see `may_outlive_env`. The loop, and the handle's own drop, never come here.
+            header.clear(STORED);
+        }
         if header.has(STORED) {
             // User code: Drop of the output, the error or the panic payload.
             // SAFETY: the table is the cell's own, and nobody looks: there is no claim, and this token is being spent.

@@ -51,17 +51,17 @@ use crate::key::Key;
 use crate::remote::endpoint::Endpoint;
 use crate::remote::table;
 use crate::task::{Name, TaskId, TaskInfo, TaskState};
-use crate::unwind::{Panic, catch};
+use crate::unwind::{Panic, bury, catch};
 
-use cell::{Judge, Step, Typed, store_future};
+use cell::{Judge, Plain, Step, Typed, store_future};
 use claim::Claim;
 use ended::{Ended, Pinned};
 use pages::Pages;
 use queue::RunQueue;
 use roots::{Root, Roots};
 use slots::{
-    BACKGROUND, BORROWS, CANCEL, CANCELLED, CLAIMED, ENDED, EXTRAS, FAILED, Header, MAX_ID, PINNED,
-    QUEUED, READ, RUNNING, STORED, SideRecord, TOLD, VACANT,
+    BACKGROUND, BORROWS, CALL, CANCEL, CANCELLED, CLAIMED, ENDED, EXTRAS, FAILED, Header, LATE,
+    MAX_ID, PINNED, QUEUED, READ, RUNNING, STORED, SideRecord, TOLD, VACANT,
 };
 
 /// Ids are handed out in blocks, so that a spawn is not an atomic operation.
@@ -81,7 +81,10 @@ pub(crate) enum CancelState {
     /// There is nothing left to cancel.
     Finished,
     /// Somebody asked before; the first reason stands.
-    Asked,
+    Asked {
+        /// It is being polled or dropped.
+        running: bool,
+    },
     /// It is being polled or dropped: whoever does that sees the request.
     Running,
     /// It waits for [`Driven::destroy`].
@@ -115,7 +118,7 @@ impl Arena {
     fn new() -> Rc<Self> {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
         let endpoint = table::acquire();
-        Rc::new(Arena {
+        let arena = Rc::new(Arena {
             running_key: Cell::new(0),
             running: Cell::new(NonNull::dangling()),
             queue: RunQueue::new(),
@@ -130,7 +133,17 @@ impl Arena {
             roots: Roots::default(),
             host: RefCell::new(None),
             legacy: RefCell::new(None),
-        })
+        });
+        // What came too late for the endpoint's owner before.
+        arena.drop_hook_panics();
+        arena
+    }
+
+    /// Drops payloads of the wake hook that nobody will report.
+    fn drop_hook_panics(&self) {
+        while let Some(payload) = self.endpoint.next_hook_panic() {
+            drop(bury(Panic::from_payload(payload)));
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &'static Endpoint {
@@ -200,6 +213,50 @@ impl Arena {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
+        let slot = self.occupy::<F, J>(gate, future, QUEUED | CLAIMED, location);
+        self.queue.push(slot);
+        let held = self.held.get();
+        if held == 0 {
+            self.retain();
+        }
+        self.held.set(held + 1);
+        Claim::new(slot)
+    }
+
+    /// Inserts a callback, ready or, without `ready`, to be woken by its key. Nobody holds it.
+    #[track_caller]
+    pub(crate) fn insert_call<'env, F>(
+        &self,
+        gate: Gate<'env>,
+        future: F,
+        ready: bool,
+        location: &'static Location<'static>,
+    ) -> (TaskRef, usize)
+    where
+        F: Future<Output = ()> + 'env,
+    {
+        let slot = self.occupy::<F, Plain>(gate, future, CALL, location);
+        // SAFETY: just occupied.
+        let header = unsafe { slot.as_ref() };
+        if ready {
+            self.enqueue(slot, header);
+        }
+        (reference(header), header.key.get())
+    }
+
+    #[inline]
+    #[track_caller]
+    fn occupy<'env, F, J>(
+        &self,
+        gate: Gate<'env>,
+        future: F,
+        flags: u32,
+        location: &'static Location<'static>,
+    ) -> NonNull<Header>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
         if gate.serial != self.serial {
             foreign_gate();
         }
@@ -223,13 +280,11 @@ impl Arena {
         header.occupy(
             self.executor,
             id,
-            gate.flags | dedicated | QUEUED | CLAIMED,
+            gate.flags | dedicated | flags,
             Typed::<F, J>::VTABLE,
             location,
         );
-        self.queue.push(slot);
-        self.held.set(self.held.get() + 1);
-        Claim::new(slot)
+        slot
     }
 
     #[inline]
@@ -290,6 +345,14 @@ impl Arena {
         }
     }
 
+    /// Wakes at home between two drives go through the endpoint: what is spawned after them comes after them (P9).
+    #[cold]
+    pub(crate) fn take_remote_wakes_between_drives(&self) {
+        if !self.driven.get() {
+            self.take_remote_wakes();
+        }
+    }
+
     /// Takes the wakes that came from other threads, oldest first.
     pub(crate) fn take_remote_wakes(&self) {
         let start = self.queue.tail();
@@ -302,7 +365,8 @@ impl Arena {
             let header = unsafe { slot.as_ref() };
             if header.has(VACANT) {
                 self.roots.wake_index(index);
-            } else {
+            } else if !header.has(CALL) {
+                // Nobody has a callback's waker: what comes for it from elsewhere is stale, and it may not be time.
                 self.enqueue(slot, header);
             }
         });
@@ -317,13 +381,14 @@ impl Arena {
         !self.queue.is_empty()
     }
 
-    /// Whether a task is on the poll stack.
+    /// The task that is on the poll stack; none while a callback is.
     pub(crate) fn running(&self) -> Option<TaskRef> {
-        (self.running_key.get() != 0).then(|| {
-            // SAFETY: a running slot is occupied (A2).
-            let header = unsafe { self.running.get().as_ref() };
-            reference(header)
-        })
+        if self.running_key.get() == 0 {
+            return None;
+        }
+        // SAFETY: a running slot is occupied (A2).
+        let header = unsafe { self.running.get().as_ref() };
+        (!header.has(CALL)).then(|| reference(header))
     }
 
     fn find(&self, task: TaskRef) -> Option<NonNull<Header>> {
@@ -344,11 +409,22 @@ impl Arena {
     pub(crate) fn live(&self) -> Vec<TaskRef> {
         let mut live: Vec<TaskRef> = self
             .occupied()
-            .filter(|(_, flags)| flags & ENDED == 0)
+            .filter(|(_, flags)| flags & (ENDED | CALL) == 0)
             .map(|(task, _)| task)
             .collect();
         live.sort_unstable_by_key(|task| task.id);
         live
+    }
+
+    /// All callbacks that have not been called, in the order in which they were made.
+    pub(crate) fn calls(&self) -> Vec<TaskRef> {
+        let mut calls: Vec<TaskRef> = self
+            .occupied()
+            .filter(|(_, flags)| flags & (ENDED | CALL) == CALL)
+            .map(|(task, _)| task)
+            .collect();
+        calls.sort_unstable_by_key(|task| task.id);
+        calls
     }
 
     /// All tasks that failed, were neither told nor read, and are only kept by a handle; in spawn order.
@@ -373,6 +449,27 @@ impl Arena {
     /// Whether the task was spawned with `.background()`.
     pub(crate) fn is_background(&self, task: TaskRef) -> bool {
         self.flags(task) & BACKGROUND != 0
+    }
+
+    /// Notes whether callbacks wait for the next pass on this finished task; gives what was noted before.
+    pub(crate) fn note_late(&self, task: TaskRef, late: bool) -> bool {
+        let Some(slot) = self.find(task) else {
+            return false;
+        };
+        // SAFETY: found alive.
+        let header = unsafe { slot.as_ref() };
+        let before = header.has(LATE);
+        if late {
+            header.set(LATE)
+        } else {
+            header.clear(LATE)
+        }
+        before
+    }
+
+    /// Whether the task is on the poll stack.
+    pub(crate) fn is_running(&self, task: TaskRef) -> bool {
+        self.flags(task) & RUNNING != 0
     }
 
     /// Whether somebody holds the task's handle.
@@ -419,7 +516,9 @@ impl Arena {
             return CancelState::Finished;
         }
         if header.has(CANCEL) {
-            return CancelState::Asked;
+            return CancelState::Asked {
+                running: header.has(RUNNING),
+            };
         }
         header.set(CANCEL);
         if header.has(RUNNING) {
@@ -524,11 +623,29 @@ impl Arena {
         }
     }
 
-    /// One claim less; the last one after the executor's end takes the arena with it.
+    /// Takes a count of this arena, for the claims all together or for a token.
+    #[inline]
+    fn retain(&self) {
+        let this: *const Arena = self.endpoint.owner().cast_const().cast();
+        debug_assert!(ptr::eq(this, self));
+        // SAFETY: the owner's pointer came from `Rc::as_ptr` (`Owner::new`) and names this arena until it is dropped;
+        // it is alive, being borrowed.
+        unsafe { Rc::increment_strong_count(this) };
+    }
+
+    /// A count of its own.
+    fn share(&self) -> Rc<Arena> {
+        self.retain();
+        // SAFETY: the pointer came from `Rc::as_ptr`, and the count was taken just now.
+        unsafe { Rc::from_raw(self.endpoint.owner().cast_const().cast()) }
+    }
+
+    /// One claim less. The last one gives the claims' count of the arena back, and with it, after the executor's end, the
+    /// arena.
     ///
     /// # Safety
     ///
-    /// `this` is alive; the caller does not touch it afterwards.
+    /// The caller had a claim that was counted, and does not touch `this` afterwards.
     #[inline]
     unsafe fn release(this: NonNull<Arena>) {
         // SAFETY: alive by contract.
@@ -537,11 +654,12 @@ impl Arena {
         arena.held.set(held);
         if held == 0 {
             let legacy = arena.legacy.take();
-            // From here on the arena may be gone: `legacy` may be what kept it.
             if legacy.is_some() {
                 // User code: Drop of the exception handler, which the host owns; the host contains it.
                 drop(legacy);
             }
+            // SAFETY: the count that `insert` took when the first claim was made. It may be the last one.
+            unsafe { Rc::decrement_strong_count(this.as_ptr().cast_const()) };
         }
     }
 }
@@ -551,7 +669,9 @@ impl Drop for Arena {
         // Vacated slots that are still queued: an allocation of their own is freed when the entry comes out.
         self.compact();
         self.endpoint.set_owner(ptr::null_mut());
+        // User code: Drop of the wake hook's captures, which contains itself (`executor::Hook`).
         self.endpoint.set_host(None);
+        self.drop_hook_panics();
         table::release(self.endpoint);
     }
 }
@@ -626,7 +746,8 @@ impl Drop for Owner<'_> {
         // borrows from 'env survives its owner. Bounded, as a destructor may spawn its like; what is left is leaked,
         // and never touched again because nothing can drive this arena any more.
         for _ in 0..100 {
-            let live = self.arena.live();
+            let mut live = self.arena.live();
+            live.extend(self.arena.calls());
             if live.is_empty() {
                 break;
             }
@@ -686,6 +807,11 @@ impl<'a> Driven<'a> {
     #[inline]
     pub(crate) fn begin_pass(&self) {
         self.arena.queue.begin_pass();
+    }
+
+    /// Puts what is ready into another order.
+    pub(crate) fn shuffle_pass(&self, random: impl FnMut() -> u64) {
+        self.arena.queue.shuffle(random);
     }
 
     /// Takes the next task of the pass.

@@ -17,7 +17,7 @@ use crate::key::Key;
 use crate::remote::endpoint::Endpoint;
 
 use super::queue::RunQueue;
-use super::slots::{DEDICATED, Header, QUEUED, VACANT};
+use super::slots::{DEDICATED, Header, QUEUED, SHED, VACANT};
 
 const FRAME: usize = 16;
 const FRAME_SHIFT: u32 = FRAME.trailing_zeros();
@@ -81,6 +81,17 @@ struct Page {
     class: usize,
     /// Its frames' numbers; `frames_per_page` of them.
     frames: [u32; 4],
+}
+
+impl Page {
+    fn headers(&self) -> impl Iterator<Item = &Header> {
+        let stride = stride_of(self.class);
+        (0..frames_per_page(stride) * FRAME).map(move |n| {
+            let header: *const Header = self.memory.as_ptr().wrapping_add(n * stride).cast();
+            // SAFETY: a page holds that many headers at multiples of its stride, all initialised in `grow`.
+            unsafe { &*header }
+        })
+    }
 }
 
 /// What is touched only when pages come and go.
@@ -199,7 +210,6 @@ impl Pages {
         self.reserve_frames(count, queue, endpoint);
         let memory = allocate(layout);
         let mut store = self.store.borrow_mut();
-        store.pages.reserve(1);
         for (n, number) in numbers.iter_mut().enumerate().take(count) {
             *number = store
                 .idle
@@ -245,22 +255,26 @@ impl Pages {
     fn reserve_frames(&self, count: usize, queue: &RunQueue, endpoint: &Endpoint) {
         let mut store = self.store.borrow_mut();
         let missing = count.saturating_sub(store.idle.len());
-        if missing == 0 {
-            return;
-        }
         let len = store.frames.len() + missing;
         let slots = len * FRAME;
-        let Ok(bound) = u32::try_from(slots) else {
-            no_slots()
+        let bound = match u32::try_from(slots) {
+            Ok(bound) if bound <= <Key>::MAX_INDEX + 1 => bound,
+            _ => {
+                // User code may run in a panic hook: nothing stays borrowed.
+                drop(store);
+                no_slots()
+            }
         };
-        if bound > <Key>::MAX_INDEX + 1 {
-            no_slots();
-        }
-        if store.frames.try_reserve(missing).is_err()
-            || store.idle.try_reserve(missing).is_err()
-            || queue.reserve(slots).is_err()
-        {
+        let idle = store.idle.try_reserve(missing).is_ok() && store.pages.try_reserve(1).is_ok();
+        let frames = store.frames.try_reserve(missing).is_ok();
+        // The table may have moved, whatever fails next.
+        self.publish(&store);
+        if !idle || !frames || queue.reserve(slots).is_err() {
+            drop(store);
             no_memory();
+        }
+        if missing == 0 {
+            return;
         }
         endpoint.reserve(bound);
         let vacant = store.vacant_frame();
@@ -359,23 +373,27 @@ impl Pages {
         let store = &mut *store;
         let vacant = store.vacant_frame();
         let (frames, idle) = (&mut store.frames, &mut store.idle);
+        let mut classes = Vec::new();
+        for page in &store.pages {
+            if page
+                .headers()
+                .all(|header| header.flags.get() & (VACANT | QUEUED) == VACANT)
+            {
+                page.headers().for_each(|header| header.set(SHED));
+                classes.push(page.class);
+            }
+        }
+        // One walk over each free list, however many of its pages go.
+        classes.sort_unstable();
+        classes.dedup();
+        for class in classes {
+            self.unlink_shed(class);
+        }
         store.pages.retain(|page| {
-            let stride = stride_of(page.class);
-            let cells = frames_per_page(stride) * FRAME;
-            let lived_in = (0..cells).any(|n| {
-                let header: *const Header = page.memory.as_ptr().wrapping_add(n * stride).cast();
-                // SAFETY: a page holds `cells` headers at multiples of its stride.
-                let flags = unsafe { (*header).flags.get() };
-                flags & VACANT == 0 || flags & QUEUED != 0
-            });
-            if lived_in {
+            if !page.headers().any(|header| header.has(SHED)) {
                 return true;
             }
-            // Every cell of it is on the free list: take them off.
-            let start = page.memory.as_ptr().addr();
-            let end = start + page.layout.size();
-            self.unlink(page.class, start..end);
-            for number in &page.frames[..cells / FRAME] {
+            for number in &page.frames[..frames_per_page(stride_of(page.class))] {
                 frames[*number as usize] = vacant;
                 idle.push(*number);
             }
@@ -398,8 +416,8 @@ impl Pages {
         queue.shrink(self.slots());
     }
 
-    /// Takes all slots with an address in `range` off a free list, keeping the order of the rest.
-    fn unlink(&self, class: usize, range: std::ops::Range<usize>) {
+    /// Takes all slots that are to be shed off a free list, keeping the order of the rest.
+    fn unlink_shed(&self, class: usize) {
         let mut rest = self.free[class].get();
         let mut last: *mut Header = ptr::null_mut();
         self.free[class].set(ptr::null_mut());
@@ -407,7 +425,7 @@ impl Pages {
             // SAFETY: free lists lead through slots of live pages.
             let slot = unsafe { header.as_ref() };
             rest = slot.extra.get().cast();
-            if range.contains(&header.as_ptr().addr()) {
+            if slot.has(SHED) {
                 continue;
             }
             slot.extra.set(ptr::null_mut());

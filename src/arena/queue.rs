@@ -170,6 +170,19 @@ impl RunQueue {
         }
     }
 
+    /// Puts the entries of the present pass into another order (Fisher and Yates).
+    pub(super) fn shuffle(&self, mut random: impl FnMut() -> u64) {
+        let (head, len) = (self.head.get(), self.len.get());
+        let count = distance(head, self.mark.get(), len);
+        for i in (1..count).rev() {
+            let j = usize::try_from(random() % (i as u64 + 1)).unwrap_or(0);
+            let (a, b) = ((head + i) % len, (head + j) % len);
+            let (x, y) = (self.at(a), self.at(b));
+            self.put(a, y);
+            self.put(b, x);
+        }
+    }
+
     /// Counts a slot that was vacated while queued. Returns whether it is time to compact.
     pub(super) fn add_limbo(&self) -> bool {
         self.limbo.set(self.limbo.get() + 1);

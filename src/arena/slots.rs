@@ -56,6 +56,12 @@ pub(super) const READ: u32 = 1 << 12;
 pub(super) const BACKGROUND: u32 = 1 << 13;
 /// The cell has an allocation of its own.
 pub(super) const DEDICATED: u32 = 1 << 14;
+/// No task but a callback: hidden from listings and counters.
+pub(super) const CALL: u32 = 1 << 16;
+/// Callbacks wait for the next pass on this finished task.
+pub(super) const LATE: u32 = 1 << 17;
+/// Vacant, in a page that is about to be given back.
+pub(super) const SHED: u32 = 1 << 18;
 /// Nobody lives here.
 pub(super) const VACANT: u32 = 1 << 15;
 

@@ -107,7 +107,6 @@ impl Endpoint {
         self.parker.take();
         self.drain_wakes(|_| {});
         while self.cancels.pop().is_some() {}
-        while self.hook_panics.pop().is_some() {}
     }
 
     /// Makes links for the slot indices below `slots`. Home thread, before a key with such an index is handed out.

@@ -21,7 +21,16 @@ impl Scheduler {
         }
         match state {
             CancelState::Finished => false,
-            CancelState::Asked | CancelState::Running => true,
+            CancelState::Running => true,
+            CancelState::Asked { running } => {
+                // Asked between drives, and again in this one: it need not wait for the next look.
+                if let (Some(driven), false, false) =
+                    (self.arena.driven(), running, self.burying.get())
+                {
+                    self.bury(driven, task);
+                }
+                true
+            }
             CancelState::Waiting => {
                 match self.arena.driven() {
                     Some(driven) => self.bury(driven, task),

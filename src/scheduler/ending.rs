@@ -11,7 +11,7 @@ use crate::completion::{Awaiter, CallbackId, Completion, DoneCallback, Extras, F
 use crate::exception::Exception;
 use crate::report::{ContextKind, ExceptionContext, write_record};
 use crate::task::TaskInfo;
-use crate::unwind::{Panic, bury, catch};
+use crate::unwind::{Panic, bury, catch, catch_drop};
 use crate::waker;
 
 use super::Scheduler;
@@ -39,6 +39,13 @@ pub(super) struct Calls {
     queue: VecDeque<(CallbackId, DoneCallback)>,
 }
 
+impl Calls {
+    /// Drops what nobody will call, each under its own guard.
+    pub(super) fn drop_each(self) -> impl Iterator<Item = Result<(), Box<Panic>>> {
+        self.queue.into_iter().map(catch_drop)
+    }
+}
+
 /// A failure that belongs to no cell.
 pub(super) struct Notice {
     kind: ContextKind,
@@ -52,8 +59,8 @@ impl Scheduler {
     /// loop settles.
     #[inline]
     pub(super) fn ended(&self, ended: Ended<'_>) {
-        self.counters.live.sub(1);
         if ended.is_plain() {
+            self.counters.live.sub(1);
             match ended.end() {
                 End::Returned => self.counters.returned.add(1),
                 End::Cancelled => self.counters.cancelled.add(1),
@@ -75,6 +82,10 @@ impl Scheduler {
     #[cold]
     fn ended_aside(&self, ended: Ended<'_>) {
         let mut pinned = ended.pin();
+        if pinned.is_call() {
+            return self.call_ended(pinned);
+        }
+        self.counters.live.sub(1);
         match pinned.end() {
             End::Returned => self.counters.returned.add(1),
             End::Cancelled => self.counters.cancelled.add(1),
@@ -113,12 +124,23 @@ impl Scheduler {
         }
     }
 
+    /// A callback has been called, or dropped uncalled.
+    fn call_ended(&self, mut pinned: Pinned) {
+        if pinned.end() == End::Failed {
+            // Told when the loop settles, like a task's failure; a callback is nobody's to be asked for.
+            let also = pinned.take_also();
+            return self.push(Item::Ended(pinned, also));
+        }
+        let info = pinned.info();
+        self.publish(pinned, &info);
+    }
+
     #[cold]
     fn wake_idlers(&self) {
         // Each looks for itself and comes back if it is not yet time.
         let idlers = std::mem::take(&mut *self.idlers.borrow_mut());
         self.has_idlers.set(false);
-        for waker in idlers {
+        for (_, waker) in idlers {
             // User code: a foreign waker.
             if let Err(panic) = catch(|| waker.wake()) {
                 self.tell(ContextKind::Callback, "Panic in a waker", Some(panic), None);
@@ -136,10 +158,47 @@ impl Scheduler {
         self.has_items.get()
     }
 
-    /// Works off all that is to be told. See [`settle_within`](Self::settle_within).
+    /// Works off what is to be told now. See [`settle_within`](Self::settle_within). To be called by the loop.
     pub(crate) fn settle(&self) {
         if self.has_items() {
             self.settle_within(&mut usize::MAX.clone());
+        }
+    }
+
+    /// Tells what only has to be told, outside of the loop: no done callback runs here. A report is made on whatever stack
+    /// finds the failure, but after the one that is being made.
+    fn settle_reports(&self) {
+        if self.settling.replace(true) {
+            return;
+        }
+        let _done = Settled(self);
+        loop {
+            let item = {
+                let mut items = self.items.borrow_mut();
+                let at = items
+                    .iter()
+                    .position(|item| matches!(item, Item::Unread(_) | Item::Notice(_)));
+                at.and_then(|at| items.remove(at))
+            };
+            match item {
+                Some(item) => self.tell_item(item),
+                None => break,
+            }
+        }
+    }
+
+    /// Makes a report that borrows its failure. What fails meanwhile is told after it; a report from within a handler
+    /// nests.
+    pub(crate) fn report(&self, context: &ExceptionContext<'_>) {
+        if self.settling.replace(true) {
+            return self.reporter.dispatch(context);
+        }
+        {
+            let _done = Settled(self);
+            self.reporter.dispatch(context);
+        }
+        if self.has_items() {
+            self.settle_reports();
         }
     }
 
@@ -156,38 +215,47 @@ impl Scheduler {
         drive()
     }
 
-    /// Works off what is to be told, oldest first, until there is no more, or `left` callbacks were called. Not
-    /// re-entered: what arises meanwhile is told after what is being told.
+    /// Works off what there is to tell now, oldest first, calling at most `left` callbacks. Not re-entered, and what arises
+    /// meanwhile is told after what is being told, at the next look: a callback that makes its like for ever keeps nobody
+    /// else from their turn (P8).
     #[cold]
     pub(super) fn settle_within(&self, left: &mut usize) {
-        struct Done<'a>(&'a Scheduler);
-        impl Drop for Done<'_> {
-            fn drop(&mut self) {
-                self.0.settling.set(false);
-                self.0.has_items.set(!self.0.items.borrow().is_empty());
-            }
-        }
         if self.settling.replace(true) {
             return;
         }
-        let _done = Done(self);
-        loop {
-            let item = self.items.borrow_mut().pop_front();
+        let _done = Settled(self);
+        let mut now = self.items.borrow().len();
+        while now > 0 {
+            let Some(item) = self.items.borrow_mut().pop_front() else {
+                break;
+            };
+            now -= 1;
             match item {
-                Some(Item::Ended(pinned, also)) => self.finish(pinned, also),
-                Some(Item::Calls(calls)) => {
+                Item::Ended(pinned, also) => {
+                    if let Some(calls) = self.finish(pinned, also) {
+                        self.items.borrow_mut().push_front(Item::Calls(calls));
+                        now += 1;
+                    }
+                }
+                Item::Calls(calls) => {
                     if let Some(rest) = self.run_calls(calls, left) {
                         self.items.borrow_mut().push_front(Item::Calls(rest));
                         break;
                     }
                 }
-                Some(Item::Unread(pinned)) => {
-                    let info = pinned.info();
-                    self.conclude(pinned, None, &info);
-                }
-                Some(Item::Notice(notice)) => self.notify(notice),
-                None => break,
+                Item::Unread(_) | Item::Notice(_) => self.tell_item(item),
             }
+        }
+    }
+
+    fn tell_item(&self, item: Item) {
+        match item {
+            Item::Unread(pinned) => {
+                let info = pinned.info();
+                self.conclude(pinned, None, &info);
+            }
+            Item::Notice(notice) => self.notify(notice),
+            Item::Ended(..) | Item::Calls(_) => unreachable!("these are the loop's"),
         }
     }
 
@@ -205,9 +273,9 @@ impl Scheduler {
             panic,
             task,
         }));
-        if !self.arena.is_driven() && !self.reporter.is_telling() {
+        if !self.arena.is_driven() {
             // No loop will come to it: a report is made where it arises.
-            self.settle();
+            self.settle_reports();
         }
     }
 
@@ -266,24 +334,35 @@ impl Scheduler {
 
     /// Tells what there is to tell of a task that has ended, and queues its callbacks, all at once: what is removed or
     /// added from inside of one is too late, or for the next pass.
-    fn finish(&self, pinned: Pinned, also: Option<Box<Panic>>) {
+    fn finish(&self, pinned: Pinned, also: Option<Box<Panic>>) -> Option<Calls> {
         let info = pinned.info();
+        if pinned.is_call() {
+            let context = ExceptionContext::of(ContextKind::Callback, "Exception in callback")
+                .with_exception(pinned.exception())
+                .with_location(info.location());
+            self.reporter.dispatch(&context);
+            drop(context);
+            self.tell_also(also, None);
+            self.publish(pinned, &info);
+            return None;
+        }
         if pinned.end() == End::Failed && self.policy == ReportPolicy::OnFailure {
             self.report_task(&pinned, &info, ContextKind::TaskFailed);
         }
         let record = self.arena.extras_if_any(pinned.task());
         let queue = take_callbacks(record.as_deref());
         if queue.is_empty() {
-            return self.conclude(pinned, also, &info);
+            self.conclude(pinned, also, &info);
+            return None;
         }
-        self.items.borrow_mut().push_front(Item::Calls(Calls {
+        Some(Calls {
             task: Some(pinned.task()),
             end: pinned.end(),
             info,
             pinned: Some(pinned),
             also,
             queue,
-        }));
+        })
     }
 
     /// Calls callbacks, at most `left`; gives what is left to call. The last one concludes the task.
@@ -372,16 +451,15 @@ impl Scheduler {
 
     /// Lets handles take the outcome; drops it where there is none.
     fn publish(&self, pinned: Pinned, info: &TaskInfo) {
-        let task = Some(pinned.task());
-        if let Some(late) = self
-            .late
-            .borrow_mut()
-            .iter_mut()
-            .find(|late| late.task == task)
-        {
-            // A callback was added while this pin was held: it is to see what those before it saw.
-            late.pinned = Some(pinned);
-            return;
+        let task = pinned.task();
+        if self.arena.note_late(task, false) {
+            let mut late = self.late.borrow_mut();
+            if let Some(late) = late.iter_mut().find(|late| late.task == Some(task)) {
+                // A callback was added while this pin was held: it is to see what those before it saw.
+                late.pinned = Some(pinned);
+                self.arena.note_late(task, true);
+                return;
+            }
         }
         let (awaiter, dropped) = pinned.publish();
         if let Err(panic) = dropped {
@@ -404,11 +482,20 @@ impl Scheduler {
         }
     }
 
-    /// A handle was dropped whose task had finished. If that leaves a report to make, it is made on whatever stack drops
-    /// the handle, but after the one that is being made.
+    /// A handle was dropped whose task had finished. An output is dropped here and now, by the handle that names its type
+    /// (A5). A failure that nobody was told of is told, on whatever stack drops the handle.
     pub(crate) fn given_up(&self, pinned: Pinned) {
-        self.push(Item::Unread(pinned));
-        self.settle();
+        if pinned.end() == End::Failed && !pinned.is_told() && !pinned.is_read() {
+            self.push(Item::Unread(pinned));
+            self.settle_reports();
+            return;
+        }
+        let info = pinned.info();
+        let (awaiter, dropped) = pinned.publish_for_handle();
+        if let Err(panic) = dropped {
+            self.tell_destructor(panic, Some(&info));
+        }
+        self.wake(awaiter, &info);
     }
 
     /// A failed outcome that a handle still holds, when the executor goes.
@@ -417,7 +504,10 @@ impl Scheduler {
             return;
         };
         let info = pinned.info();
-        self.report_task(&pinned, &info, ContextKind::NeverRetrieved);
+        // A handler may have read it meanwhile, in the report of another.
+        if !pinned.is_told() && !pinned.is_read() {
+            self.report_task(&pinned, &info, ContextKind::NeverRetrieved);
+        }
         self.publish(pinned, &info);
     }
 
@@ -432,13 +522,25 @@ impl Scheduler {
         call: DoneCallback,
     ) -> CallbackId {
         let id = self.new_callback_id();
+        if self.is_gone() {
+            // Nothing will ever run it, and nothing may stay pinned for it.
+            // User code: Drop of the callback's captures.
+            if let Err(panic) = catch_drop(call) {
+                self.tell_destructor(panic, Some(&info));
+            }
+            return id;
+        }
+        let known = task.is_some_and(|task| self.arena.note_late(task, true));
         let pinned = task.and_then(|task| self.arena.pin_unread(task));
         let mut late = self.late.borrow_mut();
-        match late
-            .iter_mut()
-            .find(|late| task.is_some() && late.task == task)
-        {
-            Some(late) => late.queue.push_back((id, call)),
+        // The note spares tasks with one late callback, the ordinary case, the search.
+        let calls = if known {
+            late.iter_mut().find(|late| late.task == task)
+        } else {
+            None
+        };
+        match calls {
+            Some(calls) => calls.queue.push_back((id, call)),
             None => late.push(Calls {
                 task,
                 info,
@@ -469,6 +571,9 @@ impl Scheduler {
     pub(super) fn run_late(&self, left: &mut usize) {
         let late = std::mem::take(&mut *self.late.borrow_mut());
         for calls in late {
+            if let Some(task) = calls.task {
+                self.arena.note_late(task, false);
+            }
             self.push(Item::Calls(calls));
         }
         self.settle_within(left);
@@ -480,6 +585,7 @@ impl Scheduler {
     pub(crate) fn close(&self, driven: crate::arena::Driven<'_>) {
         /// How many pending tasks the default handler names.
         const NAMED: usize = 10;
+        self.take_cancels();
         self.closed.set(true);
         self.drop_messages();
         self.tell_hook_panics();
@@ -508,15 +614,19 @@ impl Scheduler {
                         )
                         .with_task(Some(info))
                         .with_handle_held(self.arena.is_claimed(task));
-                        self.reporter.dispatch(&context);
+                        self.report(&context);
                     } else {
                         self.reporter.count_one();
                     }
                 }
                 let _ = self.arena.ask_cancel(task);
                 self.bury(driven, task);
-                self.settle();
+                self.settle_all();
             }
+        }
+        for call in self.arena.calls() {
+            let _ = self.arena.ask_cancel(call);
+            self.bury(driven, call);
         }
         if destroyed > quiet_after {
             write_record(&format!(
@@ -524,24 +634,49 @@ impl Scheduler {
                 destroyed - quiet_after
             ));
         }
-        self.settle();
+        self.settle_all();
         self.run_all_late();
         for task in self.arena.unread() {
             self.tell_unread(task);
         }
         self.run_all_late();
-        self.settle();
+        self.drop_stop();
+        self.settle_all();
         self.wake_idlers();
     }
+    /// Settles until there is no more, within reason: a callback that makes its like for ever ends with the executor.
+    pub(crate) fn settle_all(&self) {
+        for _ in 0..MAX_ROUNDS {
+            if !self.has_items() {
+                break;
+            }
+            self.settle();
+        }
+    }
+
     /// Calls what was added to finished tasks, and what those calls add. A callback that adds its like for ever is ended
     /// by the executor's end.
     fn run_all_late(&self) {
-        for _ in 0..100 {
+        for _ in 0..MAX_ROUNDS {
             if self.late.borrow().is_empty() {
                 break;
             }
             self.run_late(&mut usize::MAX.clone());
+            self.settle_all();
         }
+    }
+}
+
+/// How often the end of an executor looks again for what its callbacks have left.
+const MAX_ROUNDS: usize = 1_000;
+
+/// Ends a settling, and notes what it has left.
+struct Settled<'a>(&'a Scheduler);
+
+impl Drop for Settled<'_> {
+    fn drop(&mut self) {
+        self.0.settling.set(false);
+        self.0.has_items.set(!self.0.items.borrow().is_empty());
     }
 }
 

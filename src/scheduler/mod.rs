@@ -11,6 +11,7 @@ mod ending;
 pub(crate) mod inbox;
 mod pass;
 pub(crate) mod policy;
+pub(crate) mod timing;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -28,12 +29,13 @@ use crate::completion::CallbackId;
 use crate::exception::Exception;
 use crate::report::{self, ContextKind, ExceptionContext, Reporter};
 use crate::task::TaskInfo;
-use crate::unwind::{bury, catch_drop};
+use crate::unwind::{Panic, bury, catch_drop};
 
 use counters::Counters;
 use ending::{Calls, Item};
 use inbox::Inbox;
 use policy::ReportPolicy;
+use timing::Time;
 
 /// See the module documentation.
 pub(crate) struct Scheduler {
@@ -62,10 +64,17 @@ pub(crate) struct Scheduler {
     fatal: RefCell<Option<Box<dyn Any + Send>>>,
     closed: Cell<bool>,
     /// Who waits until no other task is live.
-    idlers: RefCell<Vec<Waker>>,
+    idlers: RefCell<Vec<(u64, Waker)>>,
     has_idlers: Cell<bool>,
+    /// Other threads have sent closures that have not been called.
+    has_messages: Cell<bool>,
+    /// The last tick, of one step, went to what was left of the ticks before.
+    leftovers_had_it: Cell<bool>,
     next_callback: Cell<u64>,
     inbox: Arc<Inbox>,
+    time: Time,
+    /// The state of the generator that orders passes, if they are to be shuffled.
+    shuffle: Option<Cell<u64>>,
 }
 
 /// The report of a chain of destructors that does not end.
@@ -78,6 +87,8 @@ pub(crate) struct Settings {
     pub(crate) name: Option<Box<str>>,
     pub(crate) policy: ReportPolicy,
     pub(crate) capacity: usize,
+    pub(crate) virtual_clock: bool,
+    pub(crate) shuffle: Option<u64>,
 }
 
 impl Scheduler {
@@ -103,8 +114,12 @@ impl Scheduler {
             closed: Cell::new(false),
             idlers: RefCell::default(),
             has_idlers: Cell::new(false),
+            has_messages: Cell::new(false),
+            leftovers_had_it: Cell::new(false),
             next_callback: Cell::new(0),
             inbox,
+            time: Time::new(settings.virtual_clock),
+            shuffle: settings.shuffle.map(Cell::new),
         });
         let host: Weak<dyn Any> = scheduler.this.clone();
         scheduler.arena.set_host(host);
@@ -142,8 +157,11 @@ impl Scheduler {
         J: Judge<F::Output>,
     {
         let aside = !self.arena.is_driven() || self.closed.get();
-        if aside && self.is_gone() {
-            return self.refuse(gate, future);
+        if aside {
+            if self.is_gone() {
+                return self.refuse(gate, future);
+            }
+            self.arena.take_remote_wakes_between_drives();
         }
         let claim = self.arena.insert::<F, J>(gate, future, location);
         self.counters.spawned.add(1);
@@ -156,7 +174,7 @@ impl Scheduler {
 
     /// Whether the executor has been dropped, and only handles keep its remains.
     #[cold]
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.closed.get() && !self.arena.is_driven()
     }
 
@@ -226,7 +244,7 @@ impl Scheduler {
             self.tell(
                 ContextKind::Other,
                 "A second payload was given to stop_with",
-                Some(crate::unwind::Panic::from_payload(payload)),
+                Some(Panic::from_payload(payload)),
                 None,
             );
         }
@@ -241,6 +259,18 @@ impl Scheduler {
     pub(crate) fn take_stop(&self) -> Option<Box<dyn Any + Send>> {
         self.stopping.set(false);
         self.fatal.take()
+    }
+
+    /// Ends a stop that nobody will obey: the root's own panic, or the executor's end, came first. A payload is reported.
+    pub(crate) fn drop_stop(&self) {
+        if let Some(payload) = self.take_stop() {
+            self.tell(
+                ContextKind::Other,
+                "A payload given to stop_with came too late to end anything",
+                Some(Panic::from_payload(payload)),
+                None,
+            );
+        }
     }
 
     pub(crate) fn has_fatal(&self) -> bool {
@@ -258,14 +288,38 @@ impl Scheduler {
         self.counters.live.get() - self.counters.background.get() <= u64::from(own)
     }
 
-    pub(crate) fn add_idler(&self, waker: Waker) {
-        self.idlers.borrow_mut().push(waker);
+    /// Names somebody who waits for that.
+    pub(crate) fn new_idler(&self) -> u64 {
+        self.new_callback_id().0
+    }
+
+    /// Sets whom to wake when a task has ended; one waker for each who waits.
+    pub(crate) fn set_idler(&self, id: u64, waker: &Waker) {
+        let known = self
+            .idlers
+            .borrow()
+            .iter()
+            .any(|(other, old)| *other == id && old.will_wake(waker));
+        if known {
+            return;
+        }
+        // User code: clone of a foreign waker.
+        let waker = waker.clone();
+        self.remove_idler(id);
+        self.idlers.borrow_mut().push((id, waker));
         self.has_idlers.set(true);
     }
 
-    /// A user's own report.
-    pub(crate) fn call_exception_handler(&self, context: &ExceptionContext<'_>) {
-        self.reporter.dispatch(context);
+    pub(crate) fn remove_idler(&self, id: u64) {
+        let removed = {
+            let mut idlers = self.idlers.borrow_mut();
+            let at = idlers.iter().position(|(other, _)| *other == id);
+            at.map(|at| idlers.remove(at))
+        };
+        // User code: Drop of a foreign waker.
+        if let Err(panic) = catch_drop(removed) {
+            self.tell_destructor(panic, None);
+        }
     }
 }
 
@@ -275,14 +329,13 @@ impl Drop for Scheduler {
         let late = std::mem::take(self.late.get_mut());
         let idlers = std::mem::take(self.idlers.get_mut());
         let fatal = self.fatal.take();
-        let dropped = [
-            self.reporter.set_handler(None),
-            // User code: Drop of callbacks' captures, of foreign wakers, of a payload that nobody drove to collect.
-            catch_drop(late),
-            catch_drop(idlers),
-            catch_drop(fatal),
-        ];
-        for panic in dropped.into_iter().filter_map(Result::err) {
+        // One by one: two that panic in one drop would abort.
+        // User code: Drop of the handler's and callbacks' captures, of foreign wakers, of a payload that nobody collected.
+        let dropped = [self.reporter.set_handler(None), catch_drop(fatal)]
+            .into_iter()
+            .chain(late.into_iter().flat_map(Calls::drop_each))
+            .chain(idlers.into_iter().map(catch_drop));
+        for panic in dropped.filter_map(Result::err) {
             let context = ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
                 .with_exception(Some(Exception::panic(&panic)));
             report::default(&context);

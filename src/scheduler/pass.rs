@@ -1,5 +1,6 @@
 //! The pass: poll once what was ready when it began.
 
+use std::cell::Cell;
 use std::task::Context;
 
 use crate::arena::{Driven, Polled, Ready, TaskRef};
@@ -12,21 +13,35 @@ use super::Scheduler;
 /// Remote wakes are noticed at least this often (P8).
 const LOOK_EVERY: usize = 64;
 
+/// One step of SplitMix64.
+fn next_random(state: &Cell<u64>) -> u64 {
+    let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    state.set(next);
+    let z = (next ^ next >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
 impl Scheduler {
     /// Makes one pass, of at most `budget` polls. Returns how many it made.
     #[inline]
     pub(crate) fn pass(&self, driven: Driven<'_>, budget: usize) -> usize {
         let mut left = budget;
+        // Polls since the clock was thought of.
+        let mut done = 0;
         self.look_around(driven);
-        if self.has_items() {
-            // What the last tick's budget did not reach.
-            self.settle_within(&mut left);
+        if self.has_items() || self.has_messages.get() {
+            self.take_leftovers(&mut left);
         }
+        self.look_at_clock(0);
         driven.begin_pass();
+        if let Some(seed) = &self.shuffle {
+            driven.shuffle_pass(|| next_random(seed));
+        }
         'pass: while left > 0 {
             // In stretches, so that the innermost loop counts one thing.
             let stretch = left.min(LOOK_EVERY);
-            let mut done = 0;
+            done = 0;
             while done < stretch {
                 let Some(ready) = driven.next_ready() else {
                     left -= done;
@@ -39,12 +54,17 @@ impl Scheduler {
                     left -= done;
                     self.settle_within(&mut left);
                     self.look_around(driven);
+                    self.look_at_clock(done);
+                    done = 0;
                     continue 'pass;
                 }
             }
             left -= stretch;
             self.look_around(driven);
+            self.look_at_clock(done);
+            done = 0;
         }
+        self.look_at_clock(done);
         if !self.late.borrow().is_empty() {
             self.run_late(&mut left);
         }
@@ -76,6 +96,17 @@ impl Scheduler {
     #[cold]
     fn look_closely(&self, driven: Driven<'_>) {
         self.arena.take_remote_wakes();
+        self.take_cancels();
+        self.tell_hook_panics();
+        let doomed = std::mem::take(&mut *self.doomed.borrow_mut());
+        for task in doomed {
+            self.bury(driven, task);
+        }
+        self.has_messages.set(self.inbox.len() > 0);
+    }
+
+    /// Carries out the cancels that came from other threads.
+    pub(super) fn take_cancels(&self) {
         let endpoint = self.arena.endpoint();
         // As many as there are now: a thread that never stops must not keep us here (P8).
         for _ in 0..endpoint.cancels() {
@@ -88,12 +119,27 @@ impl Scheduler {
             };
             self.cancel(task, request.reason);
         }
-        self.tell_hook_panics();
-        let doomed = std::mem::take(&mut *self.doomed.borrow_mut());
-        for task in doomed {
-            self.bury(driven, task);
+    }
+
+    /// What the last tick's budget did not reach, and what other threads have sent. A tick of one step takes turns between
+    /// these and the tasks, so that neither starves.
+    #[cold]
+    fn take_leftovers(&self, left: &mut usize) {
+        let mut share = match *left {
+            1 if self.arena.has_ready()
+                && self.leftovers_had_it.replace(!self.leftovers_had_it.get()) =>
+            {
+                0
+            }
+            1 => 1,
+            more => more.saturating_sub(1),
+        };
+        let kept = *left - share;
+        if share > 0 {
+            self.settle_within(&mut share);
+            self.run_messages(&mut share);
         }
-        self.run_messages();
+        *left = kept + share;
     }
 
     /// Reports the panics of the wake hook since the last look.
@@ -109,12 +155,13 @@ impl Scheduler {
         }
     }
 
-    /// Runs what other threads have sent until now.
-    fn run_messages(&self) {
-        for _ in 0..self.inbox.len() {
+    /// Calls what other threads have sent until now, at most `left`.
+    fn run_messages(&self, left: &mut usize) {
+        for _ in 0..self.inbox.len().min(*left) {
             let (Some(message), Some(this)) = (self.inbox.take(), self.weak().upgrade()) else {
                 break;
             };
+            *left -= 1;
             // User code: a closure from another thread.
             if let Err(panic) = catch(|| message.run(&this)) {
                 self.tell(
@@ -125,6 +172,7 @@ impl Scheduler {
                 );
             }
         }
+        self.has_messages.set(self.inbox.len() > 0);
     }
 
     /// Drops what other threads have sent and nobody will run.
@@ -143,6 +191,7 @@ impl Scheduler {
     pub(crate) fn has_work(&self) -> bool {
         self.arena.has_ready()
             || self.has_items() && !self.settling.get()
+            || self.has_messages.get()
             || self.arena.endpoint().parker().is_notified()
             || !self.late.borrow().is_empty()
     }

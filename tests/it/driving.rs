@@ -388,6 +388,28 @@ fn a_root_that_is_ready_in_the_pass_that_was_stopped_wins() {
     assert!(ex.try_block_on(yield_n(5)).is_ok());
 }
 
+// api.md on stopping: one whose last wait ended in that pass, by the task that stopped it, too.
+#[test]
+fn a_root_that_the_stopped_pass_made_ready_wins() {
+    let ex = Executor::new();
+    let event = Event::new();
+    let sets = event.clone();
+    ex.spawn(async move {
+        LocalHandle::current().stop();
+        sets.set();
+    })
+    .detach();
+    let value = ex.try_block_on(async {
+        event.wait().await;
+        7
+    });
+    // Reading: a root that was woken in the pass has its poll before the drive ends; it is ready, not only woken.
+    assert_eq!(value.expect("the root wins"), 7);
+    // One that goes on waiting is stopped.
+    ex.spawn(async { LocalHandle::current().stop() }).detach();
+    assert!(ex.try_block_on(yield_n(5)).is_err());
+}
+
 // api.md on stopping, B065: the pass ends, and what it made ready is left to the next drive.
 #[test]
 fn a_stop_lets_the_current_pass_end_and_no_more() {

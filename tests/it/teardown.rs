@@ -1078,7 +1078,8 @@ fn a_chain_of_destructors_that_spawn_on_the_dying_executor_does_not_overflow() {
 #[test]
 fn a_chain_of_destructors_that_spawn_on_a_dropped_executor_does_not_overflow() {
     let ex = Executor::new();
-    let local = ex.handle();
+    // A handle that spawns what borrows nothing: what may borrow is dropped in place, by the call that names its lifetime.
+    let local = ex.block_on(async { LocalHandle::current() });
     drop(ex);
     let dropped = Rc::new(Cell::new(0));
     let first = Respawn {
@@ -1172,7 +1173,8 @@ fn destructors_that_spawn_for_ever_do_not_hang_a_late_spawn() {
     in_child_ok(test, &LEAKS, || {
         without_hanging(|| {
             let ex = Executor::new();
-            let local = ex.handle();
+            // A handle that spawns what borrows nothing: what may borrow is dropped in place, by the call that names its lifetime.
+            let local = ex.block_on(async { LocalHandle::current() });
             drop(ex);
             let endless = Respawn {
                 local: local.clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use super::{check, endpoint};
+use super::{SOME, check, endpoint};
 use crate::endpoint::CancelRequest;
 use crate::home::Home;
 
@@ -14,7 +14,7 @@ use crate::home::Home;
 /// The queue is a stand-in, so this is about the token alone.
 #[test]
 fn a_cancel_at_any_moment_around_a_park_is_carried_out() {
-    check(|| {
+    check(SOME, || {
         let endpoint = endpoint();
         let home = Home::new(&endpoint);
         let remotes = [1, 2].map(|id| {

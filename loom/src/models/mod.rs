@@ -13,15 +13,18 @@ use loom::model::Builder;
 
 use crate::endpoint::Endpoint;
 
-/// Runs `model` in every order that takes no more than this many preemptions, unless `LOOM_MAX_PREEMPTIONS` says
-/// otherwise. All faults that were ever planted show within two.
-const PREEMPTIONS: usize = 3;
+/// For models of three threads: the faults that are planted all show within two preemptions.
+const SOME: Option<usize> = Some(4);
+/// For models of two threads.
+const ANY: Option<usize> = None;
 
-fn check(model: impl Fn() + Send + Sync + 'static) {
+/// Runs `model` in every order of steps that takes no more than this many preemptions; `LOOM_MAX_PREEMPTIONS` overrides
+/// the number.
+fn check(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     let runs = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&runs);
     let mut builder = Builder::new();
-    builder.preemption_bound.get_or_insert(PREEMPTIONS);
+    builder.preemption_bound = builder.preemption_bound.or(preemptions);
     builder.check(move || {
         counter.fetch_add(1, Ordering::Relaxed);
         model();

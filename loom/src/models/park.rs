@@ -6,7 +6,7 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
-use super::check;
+use super::{ANY, SOME, check};
 use crate::park::Parker;
 
 /// An unpark before, during or after the moment of parking ends the park, and what was done before it is visible then.
@@ -14,7 +14,7 @@ use crate::park::Parker;
 /// Left out: two threads that park at the same parker, which the type does not allow.
 #[test]
 fn a_park_ends_with_what_the_unpark_published() {
-    check(|| {
+    check(ANY, || {
         let parker = Arc::new(Parker::new());
         let data = Arc::new(AtomicU32::new(0));
         let remote = {
@@ -35,7 +35,7 @@ fn a_park_ends_with_what_the_unpark_published() {
 /// and one that comes later sets it again.
 #[test]
 fn no_unpark_is_lost_to_another() {
-    check(|| {
+    check(SOME, || {
         let parker = Arc::new(Parker::new());
         let data = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
         let remotes = [0, 1].map(|n| {
@@ -68,7 +68,7 @@ fn no_unpark_is_lost_to_another() {
 /// host is told once for many wakes.
 #[test]
 fn every_token_has_one_giver() {
-    check(|| {
+    check(ANY, || {
         let parker = Arc::new(Parker::new());
         let remotes = [(), ()].map(|()| {
             let parker = Arc::clone(&parker);
@@ -88,7 +88,7 @@ fn every_token_has_one_giver() {
 /// above.
 #[test]
 fn a_timeout_loses_no_token() {
-    check(|| {
+    check(ANY, || {
         let parker = Arc::new(Parker::new());
         let data = Arc::new(AtomicU32::new(0));
         let remote = {

@@ -7,7 +7,7 @@ use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread::{self, JoinHandle};
 
 use super::host::Host;
-use super::{check, endpoint};
+use super::{SOME, check, endpoint};
 use crate::endpoint::Endpoint;
 use crate::home::{self, FIRST, Home, key};
 
@@ -38,7 +38,7 @@ fn pass_on(endpoint: &Endpoint) {
 /// Both owners live on one thread here. On two, the pool of idle endpoints orders them just as strictly.
 #[test]
 fn a_late_wake_does_not_swallow_the_next_owners() {
-    check(|| {
+    check(SOME, || {
         let endpoint = endpoint();
         let first = Home::new(&endpoint);
         let late = late(&endpoint);
@@ -56,7 +56,7 @@ fn a_late_wake_does_not_swallow_the_next_owners() {
 /// The same, when the next owner is ticked by a host: a late wake's token does not keep the host from being told.
 #[test]
 fn a_late_wake_does_not_keep_the_next_host_from_being_told() {
-    check(|| {
+    check(SOME, || {
         let endpoint = endpoint();
         let first = Home::new(&endpoint);
         endpoint.set_host(Some(Waker::from(Host::new())));

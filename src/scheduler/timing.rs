@@ -1,0 +1,292 @@
+//! Time: the clock, and what is to happen when.
+//!
+//! The clock is read only where timers are armed, and then at most once in 64 polls and before the loop parks or returns
+//! (a read costs as much as three polls). Timers that are due take their place at the end of the run queue.
+
+use std::cell::{Cell, RefCell};
+use std::panic::Location;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::arena::afterlife::{self, Refused};
+use crate::arena::{Gate, TaskRef};
+use crate::report::ContextKind;
+use crate::timer::{TimerId, Timers};
+use crate::unwind::{catch, catch_drop};
+use crate::waker;
+
+use super::{ENDLESS, Scheduler};
+
+/// What a timer wakes.
+#[derive(Debug)]
+pub(crate) enum Alarm {
+    /// One of ours, as its key.
+    Key(usize),
+    Foreign(Waker),
+}
+
+impl Alarm {
+    /// User code: clone of a foreign waker.
+    pub(crate) fn of(waker: &Waker) -> Self {
+        match waker::key_of(waker) {
+            Some(key) => Alarm::Key(key),
+            None => Alarm::Foreign(waker.clone()),
+        }
+    }
+
+    /// Whether it would wake what `waker` wakes. No user code.
+    pub(crate) fn is_of(&self, waker: &Waker) -> bool {
+        match self {
+            Alarm::Key(key) => waker::key_of(waker) == Some(*key),
+            Alarm::Foreign(own) => own.will_wake(waker),
+        }
+    }
+}
+
+/// An executor's time.
+pub(crate) struct Time {
+    timers: RefCell<Timers<Alarm>>,
+    /// Whether `timers` has any: all that the hot path looks at.
+    armed: Cell<bool>,
+    /// Polls since the clock was last read.
+    since: Cell<usize>,
+    /// The time by the virtual clock, if this executor has one.
+    virtual_now: Option<Cell<Instant>>,
+}
+
+impl Time {
+    pub(super) fn new(virtual_clock: bool) -> Self {
+        Time {
+            timers: RefCell::new(Timers::new()),
+            armed: Cell::new(false),
+            since: Cell::new(0),
+            virtual_now: virtual_clock.then(|| Cell::new(Instant::now())),
+        }
+    }
+}
+
+/// When a callback is to be called.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Due {
+    /// In the next pass.
+    Now,
+    At(Instant),
+    /// Its time is beyond the clock's end.
+    Never,
+}
+
+/// How many polls may pass before the clock is looked at (P8).
+const LOOK_EVERY: usize = 64;
+
+impl Scheduler {
+    /// The time by this executor's clock.
+    pub(crate) fn now(&self) -> Instant {
+        match &self.time.virtual_now {
+            Some(now) => now.get(),
+            None => Instant::now(),
+        }
+    }
+
+    /// Moves the virtual clock. `false`: there is none.
+    pub(crate) fn advance(&self, by: Duration) -> bool {
+        let Some(now) = &self.time.virtual_now else {
+            return false;
+        };
+        now.set(now.get().checked_add(by).unwrap_or(now.get()));
+        // What is due now is found by the next look.
+        self.time.since.set(LOOK_EVERY);
+        self.prod();
+        true
+    }
+
+    /// The earliest deadline that is armed.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        if !self.time.armed.get() {
+            return None;
+        }
+        self.time.timers.borrow().next_deadline()
+    }
+
+    /// Arms a timer. Between drives, a nearer deadline than all others is told to the host.
+    pub(crate) fn arm(&self, deadline: Instant, alarm: Alarm) -> TimerId {
+        let mut timers = self.time.timers.borrow_mut();
+        let nearer =
+            !self.arena.is_driven() && timers.next_deadline().is_none_or(|next| deadline < next);
+        let id = timers.arm(deadline, alarm);
+        drop(timers);
+        self.time.armed.set(true);
+        if nearer {
+            self.prod();
+        }
+        id
+    }
+
+    /// Disarms a timer. `false`: it has fired.
+    pub(crate) fn disarm(&self, id: TimerId) -> bool {
+        let alarm = {
+            let mut timers = self.time.timers.borrow_mut();
+            let alarm = timers.disarm(id);
+            self.time.armed.set(!timers.is_empty());
+            alarm
+        };
+        let found = alarm.is_some();
+        // User code: Drop of a foreign waker.
+        if let Err(panic) = catch_drop(alarm) {
+            self.tell_destructor(panic, None);
+        }
+        found
+    }
+
+    /// Whether a timer has yet to fire; gives it another alarm if `waker` is not the one that it has.
+    pub(crate) fn is_armed(&self, id: TimerId, waker: &Waker) -> bool {
+        match self.time.timers.borrow_mut().get_mut(id) {
+            None => return false,
+            Some(alarm) if alarm.is_of(waker) => return true,
+            Some(_) => {}
+        }
+        // User code: clone of a foreign waker.
+        let mut alarm = Alarm::of(waker);
+        let armed = match self.time.timers.borrow_mut().get_mut(id) {
+            Some(armed) => {
+                std::mem::swap(armed, &mut alarm);
+                true
+            }
+            // It fired while the waker was cloned.
+            None => false,
+        };
+        // User code: Drop of a foreign waker.
+        if let Err(panic) = catch_drop(alarm) {
+            self.tell_destructor(panic, None);
+        }
+        armed
+    }
+
+    /// Looks at the clock if timers are armed and 64 polls have been made since the last look.
+    #[inline]
+    pub(super) fn look_at_clock(&self, polls: usize) {
+        if self.time.armed.get() {
+            self.look_at_clock_after(polls);
+        }
+    }
+
+    fn look_at_clock_after(&self, polls: usize) {
+        let since = self.time.since.get() + polls;
+        self.time.since.set(since);
+        if since >= LOOK_EVERY {
+            self.fire_due();
+        }
+    }
+
+    /// Looks at the clock now: before the loop parks or returns.
+    pub(crate) fn look_at_clock_now(&self) {
+        if self.time.armed.get() {
+            self.fire_due();
+        }
+    }
+
+    /// Wakes what is due, by deadline and then by the order of arming.
+    #[cold]
+    fn fire_due(&self) {
+        self.time.since.set(0);
+        let now = self.now();
+        // As many as are armed now: a waker that arms a past deadline each time must not keep us here.
+        let armed = self.time.timers.borrow().len();
+        for _ in 0..armed {
+            let due = {
+                let mut timers = self.time.timers.borrow_mut();
+                let due = timers.pop_due(now);
+                if due.is_none() {
+                    self.time.armed.set(!timers.is_empty());
+                }
+                due
+            };
+            let Some((_, _, alarm)) = due else { break };
+            match alarm {
+                Alarm::Key(key) => waker::wake_key(key),
+                Alarm::Foreign(waker) => {
+                    // User code: a foreign waker.
+                    if let Err(panic) = catch(|| waker.wake()) {
+                        self.tell(ContextKind::Callback, "Panic in a waker", Some(panic), None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until another thread notifies or the next deadline comes; with a virtual clock, jumps there.
+    pub(crate) fn park(&self) {
+        let deadline = self.next_deadline();
+        // Whatever ends this, time has passed.
+        self.time.since.set(LOOK_EVERY);
+        let parker = self.arena.endpoint().parker();
+        match (deadline, &self.time.virtual_now) {
+            (Some(deadline), Some(now)) => now.set(deadline.max(now.get())),
+            (Some(deadline), None) => {
+                let timeout = deadline.saturating_duration_since(Instant::now());
+                if !timeout.is_zero() {
+                    parker.park(Some(timeout));
+                    parker.unpark();
+                }
+            }
+            (None, _) => {
+                parker.park(None);
+                // The token is spent: it said "look", so the next pass must.
+                parker.unpark();
+            }
+        }
+    }
+
+    // --- callbacks --------------------------------------------------------------------------------------------------
+
+    /// Makes a callback.
+    #[track_caller]
+    pub(crate) fn call<'env, F>(
+        &self,
+        gate: Gate<'env>,
+        due: Due,
+        call: F,
+        location: &'static Location<'static>,
+    ) -> Option<(TaskRef, Option<TimerId>)>
+    where
+        F: FnOnce() + 'env,
+    {
+        if self.closed.get() {
+            let refused = afterlife::refuse(gate, call, &|panic| self.tell_destructor(panic, None));
+            if matches!(refused, Refused::Leaked) {
+                self.tell(ContextKind::Destructor, ENDLESS, None, None);
+            }
+            return None;
+        }
+        if !self.arena.is_driven() {
+            self.arena.take_remote_wakes_between_drives();
+        }
+        let mut call = Some(call);
+        let future = std::future::poll_fn(move |_| {
+            if let Some(call) = call.take() {
+                call();
+            }
+            std::task::Poll::Ready(())
+        });
+        let ready = matches!(due, Due::Now);
+        let (task, key) = self.arena.insert_call(gate, future, ready, location);
+        let timer = match due {
+            Due::At(at) => Some(self.arm(at, Alarm::Key(key))),
+            Due::Now | Due::Never => None,
+        };
+        if ready {
+            self.prod();
+        }
+        Some((task, timer))
+    }
+
+    /// Drops a callback uncalled. `false`: it was called, or dropped before.
+    pub(crate) fn cancel_call(&self, task: TaskRef, timer: Option<TimerId>) -> bool {
+        if self.arena.is_running(task) {
+            return false;
+        }
+        if let Some(timer) = timer {
+            self.disarm(timer);
+        }
+        self.cancel(task, None)
+    }
+}
