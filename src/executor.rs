@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::arena::cell::{Fallible, Plain};
+use crate::arena::roots::Root;
 use crate::arena::{Driven, Owner};
 use crate::call::CallHandle;
 use crate::context::{self, ExceptionHandler, LocalHandle, TaskBuilder};
@@ -180,7 +181,7 @@ impl<'env> Executor<'env> {
                 if self.scheduler.is_stopping() {
                     return self.scheduler.take_stop();
                 }
-                self.park_if_idle();
+                self.park_if_idle(None);
             }
         });
         if let Some(payload) = payload {
@@ -277,7 +278,7 @@ impl<'env> Executor<'env> {
     /// It is called from whichever thread makes the work: when another thread wakes a task, cancels one or sends
     /// something, and when the home thread spawns, wakes, cancels or stops between two drives. It should only
     /// pass the message on, and must not call `tick` itself. Calls are coalesced: after one, there is no other before the
-    /// next drive has begun. A panic of the hook is contained, and reported at the next drive. A later hook replaces it.
+    /// executor has looked, which it does at the beginning of a drive. A panic of the hook is contained, and reported at the next drive. A later hook replaces it.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -529,6 +530,7 @@ impl<'env> Executor<'env> {
     /// Gives memory back that no task needs now. Costs time in proportion to the slots there are.
     pub fn shrink(&self) {
         self.owner.arena().shrink();
+        self.scheduler.shrink_timers();
     }
 
     /// Waits until no other task is live; those in the [background](TaskBuilder::background) do not count.
@@ -561,7 +563,10 @@ impl<'env> Executor<'env> {
         }
         self.owner.drive(|driven| {
             driving::enter(&self.scheduler, || {
-                self.scheduler.with_settling_of_its_own(|| f(driven))
+                self.scheduler.with_settling_of_its_own(|| {
+                    self.scheduler.tell_hook_panics();
+                    f(driven)
+                })
             })
         })
     }
@@ -600,8 +605,8 @@ impl<'env> Executor<'env> {
                 self.scheduler.pass(driven, usize::MAX);
                 if self.scheduler.is_stopping() {
                     last = true;
-                } else if !slot.is_woken() {
-                    self.park_if_idle();
+                } else {
+                    self.park_if_idle(Some(&slot));
                 }
             };
             // User code: Drop of the root. Inside the drive, so that what it cancels goes at once.
@@ -634,10 +639,17 @@ impl<'env> Executor<'env> {
         Driving::Finished(value)
     }
 
-    fn park_if_idle(&self) {
-        if !self.scheduler.has_work() {
+    /// Parks unless there is something to do, for the root too, if there is one.
+    fn park_if_idle(&self, root: Option<&Root>) {
+        let idle = || {
+            !self.scheduler.has_work()
+                && !self.scheduler.is_stopping()
+                && !root.is_some_and(Root::is_woken)
+        };
+        if idle() {
+            // What is due may be the root's, and a foreign waker may do anything.
             self.scheduler.look_at_clock_now();
-            if !self.scheduler.has_work() {
+            if idle() {
                 self.scheduler.park();
             }
         }

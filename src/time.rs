@@ -99,8 +99,15 @@ impl Sleep {
     /// Gives it another deadline, before or after it was ready.
     #[doc(alias = "reschedule")]
     pub fn reset(&mut self, deadline: Instant) {
-        self.disarm();
         self.deadline = Some(deadline);
+        if let State::Armed(scheduler, id) = &self.state {
+            if scheduler
+                .upgrade()
+                .is_some_and(|scheduler| scheduler.rearm(*id, deadline))
+            {
+                return;
+            }
+        }
         self.state = State::New;
     }
 
@@ -162,7 +169,6 @@ impl fmt::Debug for Sleep {
 
 /// The time was up before the future was ready. asyncio's `TimeoutError`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Elapsed;
 
 impl fmt::Display for Elapsed {

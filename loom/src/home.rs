@@ -1,5 +1,7 @@
 //! The home thread's side of the protocol, as `Scheduler::look_around`, `Arena::take_remote_wakes` and
 //! `Executor::park_if_idle` do it, with a table of tenants for an arena and a closure for a poll.
+//!
+//! What those change in the order of their steps has to be changed here too: nothing but reading holds the two together.
 
 use std::cell::Cell;
 

@@ -1,23 +1,25 @@
 //! Loom models of the wake and park protocol.
 //!
-//! `park`, `endpoint` and `key` are the library's own files, included by path. They take their primitives from
-//! [`sync`], which is loom's here, and from the standard library there. Loom then runs each model in every order of
-//! steps (up to a number of preemptions), and with every value that a relaxed load may legally return.
+//! `park`, `endpoint` and `key` are the library's own files, included by path. They take their primitives from `sync`,
+//! which has loom's here and the standard library's there. Loom then runs each model in every order of steps (for three
+//! threads: with up to a number of preemptions), and with every value that a load may legally return.
 //!
 //! # What is real and what stands in
 //!
-//! Real: `Parker`, `Endpoint`, `Key`. Stand-ins: the home thread's side ([`home`](crate::home)), which in the library is
-//! spread over `scheduler/pass.rs`, `arena` and `executor.rs`, is written out again in a few lines; the queue of rare
-//! messages ([`queue`](crate::queue)), whose own algorithm is crossbeam's affair; the read-write lock, because loom's
-//! own shows no other thread that it is held.
+//! Real: `Parker`, `Endpoint`, `Key`. Stand-ins: the home thread's side (`home`), which in the library is spread over
+//! `scheduler/pass.rs`, `arena` and `executor.rs`, is written out again in a few lines; the queue of rare messages
+//! (`queue`), whose own algorithm is crossbeam's affair; the read-write lock, because loom's own shows no other thread
+//! that it is held.
 //!
 //! # What no model shows
 //!
-//! - Loom does not reorder a load with a *later* store of its thread (load buffering), does not model `SeqCst` beyond
-//!   `AcqRel` (the protocol uses none), lets no weak compare-exchange fail for no reason, and wakes no condition variable
-//!   spuriously.
+//! - Loom runs one thread after the other, so a load never sees a store that is yet to come, and the read-modify-writes
+//!   of one atomic happen in the order in which they are run. Hence no model needs the release of the push and the
+//!   acquire of the drain at the list's head, which keep the home thread's swap of a link behind the pusher's.
+//! - No weak compare-exchange fails for no reason, no condition variable ends its wait for no reason. (The protocol uses
+//!   no `SeqCst`, which loom would treat as `AcqRel`.)
 //! - Slot tables that grow while a wake looks its slot up: links are made before the threads start.
-//! - A wait that nothing ends shows as loom's deadlock panic, so "never lost" is what is checked, not "soon".
+//! - A wait that nothing ends shows as loom's deadlock panic: what is checked is "never lost", not "soon".
 //!
 //! `planted.sh` plants faults in copies of these files and sees that the models find each of them.
 

@@ -131,15 +131,14 @@ fn drop_all<F>(future: F, tell: &dyn Fn(Box<Panic>)) {
             drop(WAKE.try_with(|wake| wake.take()));
         }
     }
-    let started = WAKE
-        .try_with(|wake| wake.replace(Some(Wake::default())))
-        .is_ok();
+    // Where the thread-local is gone, nothing is deferred.
+    drop(WAKE.try_with(|wake| wake.replace(Some(Wake::default()))));
     let _end = End;
     // User code: Drop of the future.
     if let Err(panic) = catch_drop(future) {
         tell(panic);
     }
-    while started {
+    loop {
         let next = WAKE.try_with(|wake| {
             wake.borrow_mut()
                 .as_mut()

@@ -587,6 +587,8 @@ impl Scheduler {
         const NAMED: usize = 10;
         self.take_cancels();
         self.closed.set(true);
+        // No host is to come back for an executor that is gone.
+        self.arena.endpoint().set_host(None);
         self.drop_messages();
         self.tell_hook_panics();
         let quiet_after =

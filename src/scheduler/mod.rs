@@ -68,6 +68,8 @@ pub(crate) struct Scheduler {
     has_idlers: Cell<bool>,
     /// Other threads have sent closures that have not been called.
     has_messages: Cell<bool>,
+    /// A park took the token: its message is still to be obeyed.
+    pub(super) must_look: Cell<bool>,
     /// The last tick, of one step, went to what was left of the ticks before.
     leftovers_had_it: Cell<bool>,
     next_callback: Cell<u64>,
@@ -115,6 +117,7 @@ impl Scheduler {
             idlers: RefCell::default(),
             has_idlers: Cell::new(false),
             has_messages: Cell::new(false),
+            must_look: Cell::new(false),
             leftovers_had_it: Cell::new(false),
             next_callback: Cell::new(0),
             inbox,

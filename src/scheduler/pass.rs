@@ -88,13 +88,14 @@ impl Scheduler {
     #[inline]
     pub(crate) fn look_around(&self, driven: Driven<'_>) {
         // The token is taken before the queues are looked at, so that what comes later sets it again.
-        if self.arena.endpoint().parker().take() {
+        if self.arena.endpoint().parker().take() || self.must_look.get() {
             self.look_closely(driven);
         }
     }
 
     #[cold]
     fn look_closely(&self, driven: Driven<'_>) {
+        self.must_look.set(false);
         self.arena.take_remote_wakes();
         self.take_cancels();
         self.tell_hook_panics();
@@ -143,7 +144,7 @@ impl Scheduler {
     }
 
     /// Reports the panics of the wake hook since the last look.
-    pub(super) fn tell_hook_panics(&self) {
+    pub(crate) fn tell_hook_panics(&self) {
         while let Some(payload) = self.arena.endpoint().next_hook_panic() {
             let panic = Panic::from_payload(payload);
             self.tell(
@@ -192,6 +193,7 @@ impl Scheduler {
         self.arena.has_ready()
             || self.has_items() && !self.settling.get()
             || self.has_messages.get()
+            || self.must_look.get()
             || self.arena.endpoint().parker().is_notified()
             || !self.late.borrow().is_empty()
     }

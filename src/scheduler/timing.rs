@@ -137,6 +137,20 @@ impl Scheduler {
         found
     }
 
+    /// Gives a timer that has yet to fire another deadline. `false`: it has fired.
+    pub(crate) fn rearm(&self, id: TimerId, deadline: Instant) -> bool {
+        let rearmed = self.time.timers.borrow_mut().rearm(id, deadline);
+        if rearmed {
+            self.prod();
+        }
+        rearmed
+    }
+
+    /// Gives back the memory of timers that are not armed.
+    pub(crate) fn shrink_timers(&self) {
+        self.time.timers.borrow_mut().shrink();
+    }
+
     /// Whether a timer has yet to fire; gives it another alarm if `waker` is not the one that it has.
     pub(crate) fn is_armed(&self, id: TimerId, waker: &Waker) -> bool {
         match self.time.timers.borrow_mut().get_mut(id) {
@@ -225,13 +239,13 @@ impl Scheduler {
                 let timeout = deadline.saturating_duration_since(Instant::now());
                 if !timeout.is_zero() {
                     parker.park(Some(timeout));
-                    parker.unpark();
+                    self.must_look.set(true);
                 }
             }
             (None, _) => {
                 parker.park(None);
                 // The token is spent: it said "look", so the next pass must.
-                parker.unpark();
+                self.must_look.set(true);
             }
         }
     }

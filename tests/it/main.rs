@@ -17,4 +17,5 @@ mod remote;
 mod retention;
 mod structure;
 mod teardown;
+mod time;
 mod wake;
