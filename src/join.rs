@@ -42,6 +42,13 @@ use crate::waker;
 /// assert_eq!(value.unwrap(), 42);
 /// ```
 ///
+/// It stays on the executor's thread, as the output does:
+///
+/// ```compile_fail
+/// fn assert_send<T: Send>() {}
+/// assert_send::<mainstay::JoinHandle<u8>>();
+/// ```
+///
 /// A task's panic or cancellation is a [`JoinError`], which works with `?` into `anyhow::Error` and
 /// `Box<dyn Error + Send + Sync>`:
 ///

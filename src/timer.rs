@@ -7,9 +7,9 @@
 //! # Structure
 //!
 //! Timers live in a slab (`nodes`); the node vacated last is let first. Time is cut into *ticks* of 2^20 ns, about a
-//! millisecond. A timer whose tick is still to come waits in a *bucket* of the [`Wheel`]: 8 levels of 64 buckets, each
-//! an unordered list through the slab; a bucket of level n is 64^n ticks wide. A timer whose tick has come is *near*: it
-//! has an [`Entry`] in one of two places where order is exact, so that ticks make no timer early or late.
+//! millisecond. A timer whose tick is still to come waits in a *bucket* of the [`Wheel`]: 8 levels of 64 buckets,
+//! each an unordered list through the slab; a bucket of level n is 64^n ticks wide. A timer whose tick has come is
+//! *near*: it has an [`Entry`] in one of two places where order is exact, so that ticks make no timer early or late.
 //!
 //! ```text
 //!             1 place                2 open                 4 pop_due
@@ -20,33 +20,34 @@
 //!      └───────────────────────────────────────────► Late ─────────────────┘
 //! ```
 //!
-//! 1. The tick is still to come. 2. The bucket has begun: what is near joins `opened`, which is then sorted, once; what is
-//!    not goes to a lower level. 3. The tick has come or passed: `late` is a heap. 4. It is the earlier one of `opened`'s
-//!    last and `late`'s first. From any place, `disarm` leads to vacant and `rearm` to 1 or 3.
+//! 1. The tick is still to come. 2. The bucket has begun: what is near joins `opened`, which is then sorted, once;
+//!    what is not goes to a lower level. 3. The tick has come or passed: `late` is a heap. 4. It is the earlier one
+//!    of `opened`'s last and `late`'s first. From any place, `disarm` leads to vacant and `rearm` to 1 or 3.
 //!
 //! # Rules
 //!
 //! - **T1** The tick of a near timer is at most `present`, that of a timer in a bucket is greater. So near ones come
 //!   first, and the first occupied bucket, which two bit scans find, holds the earliest of the others.
-//! - **T2** An entry is *stale* when its order is not its node's: the timer was disarmed or armed anew. The last entry of
-//!   `opened` and the first of `late` never are, so looking is exact; nor are more than 64 and more than half of `late`'s,
-//!   so what was disarmed leaves nothing behind.
-//! - **T3** A bucket knows its earliest timer until that one leaves. Whoever then asks walks the list; if that was long,
-//!   the bucket is opened before anything else changes. So a timer is walked past in a crowd at most once a level.
-//! - **T4** By T3 `present` may run ahead of the time. What is armed before it goes to `late`, and is as exact there; when
-//!   most timers are late, the wheel starts again at the time it is told.
+//! - **T2** An entry is *stale* when its order is not its node's: the timer was disarmed or armed anew. The last
+//!   entry of `opened` and the first of `late` never are, so looking is exact; nor are more than 64 and more than
+//!   half of `late`'s, so what was disarmed leaves nothing behind.
+//! - **T3** A bucket knows its earliest timer until that one leaves. Whoever then asks walks the list; if that was
+//!   long, the bucket is opened before anything else changes. So a timer is walked past in a crowd at most once a
+//!   level.
+//! - **T4** By T3 `present` may run ahead of the time. What is armed before it goes to `late`, and is as exact there;
+//!   when most timers are late, the wheel starts again at the time it is told.
 //!
 //! # Complexity
 //!
 //! Arming, disarming and arming anew are O(1), or O(log n) in the number of late timers; asking for the next deadline
-//! is O(1), amortised by T3. A timer that comes due has been moved down a level at a time, at most (of those that sleep
-//! for less than 67 ms, most not at all), and sorted once among those of its tick. Nothing is done for ticks that pass,
-//! however many. Nothing is allocated beyond the peak of what is armed at once, but for 12 KiB of buckets when the first
-//! timer has to wait.
+//! is O(1), amortised by T3. A timer that comes due has been moved down a level at a time, at most (of those that
+//! sleep for less than 67 ms, half not at all), and sorted once among those of its tick. Nothing is done for ticks
+//! that pass, however many. Nothing is allocated beyond the peak of what is armed at once, but for 12 KiB of buckets
+//! when the first timer has to wait.
 
-// Why a wheel: CPU time in ns / instructions per operation, the smallest of many runs on a busy 2-core x86-64 machine (1
-// MiB of L2 a core), the measuring loop's 30 to 60 instructions included; `T` is a `u64`. "4-ary heap" has back-pointers
-// into the slab and removes at once. "Lazy heap" is std's `BinaryHeap` with stale entries, as `late`.
+// Why a wheel: CPU time in ns / instructions per operation, the smallest of many runs on a busy 2-core x86-64 machine
+// (1 MiB of L2 a core), the measuring loop's 30 to 60 instructions included; `T` is a `u64`. "4-ary heap" has
+// back-pointers into the slab and removes at once. "Lazy heap" is std's `BinaryHeap` with stale entries, as `late`.
 //
 //                                                                   4-ary heap    lazy heap     this
 //   arm and disarm 10 ms, among             0 sleeps of 1-100 ms     11 /  165      9 /  174    10 / 278
@@ -63,9 +64,9 @@
 //   arm all, disarm all in order,     100,000 timeouts of 30 s       66 / 1256     67 /  763    11 / 280
 //
 // The lazy heap takes fewer instructions where few are armed, and loses by its cache misses and mispredicted branches
-// where many are. A million that all expire cost a few misses each in any of them. Also tried: all near timers in `late`,
-// which makes what comes due 35 to 50 ns dearer than sorting each tick once; ticks of 2^18 to 2^24 ns, and crowds of 4 to
-// 64, which differ by less than the noise.
+// where many are. A million that all expire cost a few misses each in any of them. Also tried: all near timers in
+// `late`, which makes what comes due 35 to 50 ns dearer than sorting each tick once; ticks of 2^18 to 2^24 ns, and
+// crowds of 4 to 64, which differ by less than the noise.
 
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -507,9 +508,9 @@ impl<T> Timers<T> {
 
 /// The timers whose tick is still to come.
 ///
-/// A timer is on the level of the highest group of 6 bits in which its tick differs from `present`, in the bucket which
-/// that group of its tick names. So buckets that have begun are empty, all of a level come before those of the next, and
-/// `present` may move up to the first occupied bucket, however far that is, without touching another.
+/// A timer is on the level of the highest group of 6 bits in which its tick differs from `present`, in the bucket
+/// which that group of its tick names. So buckets that have begun are empty, all of a level come before those of the
+/// next, and `present` may move up to the first occupied bucket, however far that is, without touching another.
 struct Wheel {
     /// Where tick 0 begins.
     base: Instant,
@@ -1256,7 +1257,8 @@ mod tests {
         }
     }
 
-    /// A deadline about `now`: mostly in one of a few ranges, so that there are crowds, and coarse, so that many are equal.
+    /// A deadline about `now`: mostly in one of a few ranges, so that there are crowds, and coarse, so that many are
+    /// equal.
     fn some_deadline(rng: &mut Rng, now: Instant) -> Instant {
         let grains = [1, 1, 1_000, 250_000, 1 << 20, 10_000_000, 1_000_000_000];
         let grain = grains[rng.below(grains.len())];

@@ -46,6 +46,8 @@ impl Alarm {
 /// An executor's time.
 pub(crate) struct Time {
     timers: RefCell<Timers<Alarm>>,
+    /// What is being fired; empty but for its room in between.
+    due: RefCell<Vec<Alarm>>,
     /// Whether `timers` has any: all that the hot path looks at.
     armed: Cell<bool>,
     /// Polls since the clock was last read.
@@ -58,6 +60,7 @@ impl Time {
     pub(super) fn new(virtual_clock: bool) -> Self {
         Time {
             timers: RefCell::new(Timers::new()),
+            due: RefCell::default(),
             armed: Cell::new(false),
             since: Cell::new(0),
             virtual_now: virtual_clock.then(|| Cell::new(Instant::now())),
@@ -149,6 +152,7 @@ impl Scheduler {
     /// Gives back the memory of timers that are not armed.
     pub(crate) fn shrink_timers(&self) {
         self.time.timers.borrow_mut().shrink();
+        self.time.due.borrow_mut().shrink_to_fit();
     }
 
     /// Whether a timer has yet to fire; gives it another alarm if `waker` is not the one that it has.
@@ -203,18 +207,17 @@ impl Scheduler {
     fn fire_due(&self) {
         self.time.since.set(0);
         let now = self.now();
-        // As many as are armed now: a waker that arms a past deadline each time must not keep us here.
-        let armed = self.time.timers.borrow().len();
-        for _ in 0..armed {
-            let due = {
-                let mut timers = self.time.timers.borrow_mut();
-                let due = timers.pop_due(now);
-                if due.is_none() {
-                    self.time.armed.set(!timers.is_empty());
-                }
-                due
-            };
-            let Some((_, _, alarm)) = due else { break };
+        // All that is due is taken before any of it is woken: a waker that arms a past deadline again waits for the next
+        // look like everybody else.
+        let mut due = std::mem::take(&mut *self.time.due.borrow_mut());
+        {
+            let mut timers = self.time.timers.borrow_mut();
+            while let Some((_, _, alarm)) = timers.pop_due(now) {
+                due.push(alarm);
+            }
+            self.time.armed.set(!timers.is_empty());
+        }
+        for alarm in due.drain(..) {
             match alarm {
                 Alarm::Key(key) => waker::wake_key(key),
                 Alarm::Foreign(waker) => {
@@ -225,6 +228,8 @@ impl Scheduler {
                 }
             }
         }
+        // Kept for the next time, so that firing allocates nothing in the steady state.
+        self.time.due.replace(due);
     }
 
     /// Waits until another thread notifies or the next deadline comes; with a virtual clock, jumps there.

@@ -1,0 +1,92 @@
+//! Which thread may hold what, and that everything can be shown.
+
+use std::error::Error;
+use std::fmt::{Debug, Display};
+use std::time::Duration;
+
+use mainstay::{
+    Builder, CallHandle, CallbackId, CancelHandle, CancelOnDrop, Closed, Completion, ContextKind,
+    Elapsed, Exception, ExceptionContext, ExceptionError, Executor, Interval, InvalidState,
+    JoinError, JoinHandle, LocalHandle, Outcome, PanicLocation, Progress, ReportPolicy, Sleep,
+    Spawner, Stats, Stopped, TaskBuilder, TaskId, TaskInfo, TaskState,
+};
+
+fn send_and_sync<T: Send + Sync + 'static>() {}
+fn shown<T: Debug>() {}
+fn an_error<T: Error + Send + Sync + 'static>() {}
+
+// P4: what may cross threads can; the executor, its handles and its futures' outputs cannot (doc tests show that).
+#[test]
+fn what_may_cross_threads_is_send_and_sync() {
+    send_and_sync::<Spawner>();
+    send_and_sync::<CancelHandle>();
+    send_and_sync::<JoinError>();
+    send_and_sync::<Stopped>();
+    send_and_sync::<TaskId>();
+    send_and_sync::<TaskInfo>();
+    send_and_sync::<TaskState>();
+    send_and_sync::<Stats>();
+    send_and_sync::<Progress>();
+    send_and_sync::<PanicLocation>();
+    send_and_sync::<Closed<u8>>();
+    send_and_sync::<Elapsed>();
+    send_and_sync::<CallbackId>();
+}
+
+#[test]
+fn every_error_is_an_error() {
+    an_error::<JoinError>();
+    an_error::<Stopped>();
+    an_error::<InvalidState>();
+    an_error::<ExceptionError>();
+    an_error::<Elapsed>();
+    an_error::<Closed<u8>>();
+}
+
+#[test]
+fn everything_public_can_be_shown() {
+    shown::<Executor<'_>>();
+    shown::<Builder<'_>>();
+    shown::<LocalHandle<'_>>();
+    shown::<TaskBuilder<'_, '_>>();
+    shown::<JoinHandle<Executor<'_>>>();
+    shown::<CancelOnDrop<Executor<'_>>>();
+    shown::<CallHandle>();
+    shown::<Completion<'_>>();
+    shown::<Outcome<'_>>();
+    shown::<Exception<'_>>();
+    shown::<ExceptionContext<'_>>();
+    shown::<ContextKind>();
+    shown::<ReportPolicy>();
+    shown::<Sleep>();
+    shown::<Interval>();
+}
+
+// `Debug` of everything at hand, inside and outside of a drive: it neither panics nor blocks, and errors say what to do.
+#[test]
+fn showing_is_harmless_at_any_time() {
+    let ex = Executor::default();
+    let handle = ex.task().name("shown").spawn(std::future::pending::<()>());
+    let call = ex.call_later(Duration::MAX, || {});
+    let show = || {
+        format!(
+            "{ex:?} {handle:?} {call:?} {:?} {:?} {:?}",
+            ex.handle(),
+            ex.spawner(),
+            ex.stats()
+        )
+    };
+    assert!(show().contains("shown"));
+    ex.block_on(async { assert!(show().contains("shown")) });
+    let texts: [&dyn Display; 4] = [
+        &InvalidState::Pending,
+        &InvalidState::Taken,
+        &ExceptionError::Cancelled,
+        &Elapsed,
+    ];
+    for text in texts {
+        let text = text.to_string();
+        assert!(!text.is_empty() && !text.ends_with('.') && text.starts_with(char::is_lowercase));
+    }
+    handle.cancel();
+}
