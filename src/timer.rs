@@ -167,6 +167,7 @@ impl<T> Timers<T> {
     }
 
     /// How many are armed.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -20,8 +20,8 @@ use mainstay::{
 use crate::borrowed::leak;
 use crate::remote::elsewhere;
 use crate::support::{
-    DropLog, Guard, Recorder, Trace, check_accounting, counting_waker, counts, holding,
-    in_child_ok, poll_once, poll_with, quiet, yield_n,
+    DropLog, Guard, Recorder, Trace, check_accounting, check_stats, counting_waker, counts,
+    holding, in_child_ok, poll_once, poll_with, quiet, yield_n,
 };
 use crate::wake::{Probe, alone};
 
@@ -472,19 +472,13 @@ fn a_failure_read_by_the_handler_at_the_end_is_not_told_as_well() {
             if let Some(second) = second.borrow().as_ref() {
                 assert!(second.exception().is_ok_and(|failure| failure.is_some()));
             }
-            check_accounting_of(handle);
+            check_stats(&handle.stats());
         }
     });
     contained(|| drop(ex));
     assert_eq!(recorder.exceptions(), ["boom a"]);
     let second = second.take().expect("it stayed there");
     assert!(first.is_finished() && second.is_finished());
-}
-
-/// As [`check_accounting`], through a handle.
-#[track_caller]
-fn check_accounting_of(handle: &LocalHandle<'_>) {
-    crate::support::check_stats(&handle.stats().expect("the executor is there"));
 }
 
 // P6: what failed while a user's own report was being made was told inside of the running handler.
