@@ -5,7 +5,8 @@ use std::panic::Location;
 use std::rc::Weak;
 use std::time::{Duration, Instant};
 
-use crate::arena::{Gate, TaskRef};
+use crate::arena::TaskRef;
+use crate::arena::owner::Gate;
 use crate::context::LocalHandle;
 use crate::scheduler::Scheduler;
 use crate::scheduler::timing::Due;

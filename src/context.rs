@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::arena::Gate;
 use crate::arena::afterlife::{self, Refused};
 use crate::arena::cell::{Fallible, Judge, Plain};
 use crate::arena::claim::Claim;
+use crate::arena::owner::Gate;
 use crate::driving;
 use crate::exception::Exception;
 use crate::join::JoinHandle;

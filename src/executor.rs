@@ -9,8 +9,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::arena::cell::{Fallible, Plain};
+use crate::arena::driven::Driven;
+use crate::arena::owner::Owner;
 use crate::arena::roots::Root;
-use crate::arena::{Driven, Owner};
 use crate::call::CallHandle;
 use crate::context::{self, ExceptionHandler, LocalHandle, TaskBuilder};
 use crate::driving;

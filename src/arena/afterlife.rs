@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 
 use crate::unwind::{Panic, catch, catch_drop};
 
-use super::Gate;
+use super::owner::Gate;
 use super::slots::BORROWS;
 
 /// How many futures one spawn drops at most: a destructor that spawns its like would go on for ever. What comes after

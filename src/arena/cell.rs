@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use crate::exception::{AnyError, Exception};
 use crate::unwind::{Panic, catch, catch_drop};
 
-use super::make_extras;
 use super::pages;
+use super::record::make_extras;
 use super::slots::{CANCEL, CLAIMED, Header, STORED};
 
 /// Decides what output counts as a failure.

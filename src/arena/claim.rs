@@ -15,10 +15,11 @@ use crate::unwind::{Panic, bury, catch};
 
 use super::cell::{Held, take_held};
 use super::ended::{End, Pinned};
+use super::record::{make_extras, name_of, reference};
 use super::slots::{
     BACKGROUND, CLAIMED, ENDED, EXTRAS, FAILED, Header, PINNED, READ, STORED, TOLD,
 };
-use super::{Arena, TaskRef, make_extras, name_of, reference};
+use super::{Arena, TaskRef};
 
 /// The right to a task's outcome, one word wide. While it lives, the slot stays the task's.
 ///

@@ -8,11 +8,12 @@ use crate::exception::Exception;
 use crate::task::TaskInfo;
 use crate::unwind::{Panic, bury, catch};
 
+use super::record::{info_of, make_extras, reference};
 use super::slots::{
     BACKGROUND, BORROWS, CALL, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, PINNED, READ, STORED,
     TOLD,
 };
-use super::{Arena, Dropped, TaskRef, info_of, make_extras, reference};
+use super::{Arena, Dropped, TaskRef};
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,38 +30,42 @@
 pub(crate) mod afterlife;
 pub(crate) mod cell;
 pub(crate) mod claim;
+pub(crate) mod driven;
 pub(crate) mod ended;
+pub(crate) mod owner;
 mod pages;
 mod queue;
+mod record;
 pub(crate) mod roots;
 mod slots;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Context;
 
 use crate::completion::Extras;
 use crate::key::Key;
 use crate::remote::endpoint::Endpoint;
 use crate::remote::table;
-use crate::task::{Name, TaskId, TaskInfo, TaskState};
-use crate::unwind::{Panic, bury, catch};
+use crate::task::{TaskId, TaskInfo};
+use crate::unwind::{Panic, bury};
 
-use cell::{Judge, Plain, Step, Typed, store_future};
+use cell::{Judge, Plain, Typed, store_future};
 use claim::Claim;
-use ended::{Ended, Pinned};
+use driven::Driven;
+use ended::Pinned;
+use owner::{Gate, foreign_gate};
 use pages::Pages;
 use queue::RunQueue;
+use record::{info_of, make_extras, reference, take_extras};
 use roots::{Root, Roots};
 use slots::{
-    BACKGROUND, BORROWS, CALL, CANCEL, CANCELLED, CLAIMED, ENDED, EXTRAS, FAILED, Header, LATE,
-    MAX_ID, PINNED, QUEUED, READ, RUNNING, STORED, SideRecord, TOLD, VACANT,
+    BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, Header, LATE, MAX_ID, PINNED, QUEUED,
+    READ, RUNNING, STORED, TOLD, VACANT,
 };
 
 /// Ids are handed out in blocks, so that a spawn is not an atomic operation.
@@ -165,10 +169,8 @@ impl Arena {
     /// Leave to run and drop futures, if the arena is being driven.
     #[inline]
     pub(crate) fn driven(&self) -> Option<Driven<'_>> {
-        self.driven.get().then_some(Driven {
-            arena: self,
-            _home: PhantomData,
-        })
+        // SAFETY: the flag is set by `Owner::drive` alone, for as long as it is on the stack.
+        self.driven.get().then(|| unsafe { Driven::new(self) })
     }
 
     /// Remembers what the arena belongs to, for claims to find.
@@ -676,251 +678,8 @@ impl Drop for Arena {
     }
 }
 
-#[cold]
-fn foreign_gate() -> ! {
-    unreachable!("a gate is used with the arena that it came from")
-}
-
-/// Leave to insert futures that borrow from `'env` into one certain arena.
-#[derive(Clone, Copy)]
-pub(crate) struct Gate<'env> {
-    serial: u64,
-    /// `BORROWS`, unless nothing can be borrowed.
-    flags: u32,
-    _env: PhantomData<fn(&'env ()) -> &'env ()>,
-}
-
-/// The executor's side of an arena. Invariant in `'env`.
-pub(crate) struct Owner<'env> {
-    arena: Rc<Arena>,
-    _env: PhantomData<fn(&'env ()) -> &'env ()>,
-}
-
-impl<'env> Owner<'env> {
-    #[track_caller]
-    pub(crate) fn new() -> Self {
-        let arena = Arena::new();
-        arena
-            .endpoint
-            .set_owner(Rc::as_ptr(&arena).cast_mut().cast());
-        Owner {
-            arena,
-            _env: PhantomData,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn arena(&self) -> &Rc<Arena> {
-        &self.arena
-    }
-
-    #[inline]
-    pub(crate) fn gate(&self) -> Gate<'env> {
-        Gate {
-            serial: self.arena.serial,
-            flags: BORROWS,
-            _env: PhantomData,
-        }
-    }
-
-    /// Runs `f` with leave to poll and drop. Nesting is the caller's to refuse.
-    #[inline]
-    pub(crate) fn drive<R>(&self, f: impl FnOnce(Driven<'_>) -> R) -> R {
-        struct Reset<'a>(&'a Cell<bool>, bool);
-        impl Drop for Reset<'_> {
-            fn drop(&mut self) {
-                self.0.set(self.1);
-            }
-        }
-        let _reset = Reset(&self.arena.driven, self.arena.driven.replace(true));
-        f(Driven {
-            arena: &self.arena,
-            _home: PhantomData,
-        })
-    }
-}
-
-impl Drop for Owner<'_> {
-    fn drop(&mut self) {
-        // The executor has ended every task before. This is for soundness alone: whatever happened there, no future that
-        // borrows from 'env survives its owner. Bounded, as a destructor may spawn its like; what is left is leaked,
-        // and never touched again because nothing can drive this arena any more.
-        for _ in 0..100 {
-            let mut live = self.arena.live();
-            live.extend(self.arena.calls());
-            if live.is_empty() {
-                break;
-            }
-            self.drive(|driven| {
-                for task in live {
-                    if let Some(ended) = driven.destroy(task) {
-                        drop(ended.pin());
-                    }
-                }
-            });
-        }
-    }
-}
-
-/// Leave to run and drop futures: an [`Owner`] is borrowed up the stack.
-#[derive(Clone, Copy)]
-pub(crate) struct Driven<'a> {
-    arena: &'a Arena,
-    _home: PhantomData<*mut ()>,
-}
-
-/// A slot taken off the run queue, to be polled.
-pub(crate) struct Ready<'a> {
-    slot: NonNull<Header>,
-    arena: &'a Arena,
-}
-
-impl Ready<'_> {
-    /// The key that the task's waker carries.
-    #[inline]
-    pub(crate) fn key(&self) -> usize {
-        // SAFETY: a ready slot is RUNNING, hence occupied (A2, A3).
-        unsafe { self.slot.as_ref() }.key.get()
-    }
-}
-
-impl Drop for Ready<'_> {
-    fn drop(&mut self) {
-        // Not polled after all (a hook panicked, the pass ended): it waits for its turn again.
-        // SAFETY: as in `key`.
-        let header = unsafe { self.slot.as_ref() };
-        header.clear(RUNNING);
-        self.arena.enqueue(self.slot, header);
-    }
-}
-
-/// What a poll came to.
-pub(crate) enum Polled<'a> {
-    Pending,
-    /// Pending, and cancelled while it ran: to be destroyed.
-    Doomed(TaskRef),
-    Ended(Ended<'a>),
-}
-
-impl<'a> Driven<'a> {
-    /// Starts a pass over what is ready now.
-    #[inline]
-    pub(crate) fn begin_pass(&self) {
-        self.arena.queue.begin_pass();
-    }
-
-    /// Puts what is ready into another order.
-    pub(crate) fn shuffle_pass(&self, random: impl FnMut() -> u64) {
-        self.arena.queue.shuffle(random);
-    }
-
-    /// Takes the next task of the pass.
-    #[inline]
-    pub(crate) fn next_ready(&self) -> Option<Ready<'a>> {
-        loop {
-            let slot = self.arena.queue.pop()?;
-            // SAFETY: queued slots are valid.
-            let header = unsafe { slot.as_ref() };
-            let flags = header.flags.get();
-            if flags & (VACANT | ENDED) != 0 {
-                self.skip(slot, header);
-                continue;
-            }
-            debug_assert!(flags & QUEUED != 0 && flags & RUNNING == 0);
-            header.flags.set(flags & !QUEUED | RUNNING);
-            return Some(Ready {
-                slot,
-                arena: self.arena,
-            });
-        }
-    }
-
-    #[cold]
-    fn skip(&self, slot: NonNull<Header>, header: &Header) {
-        if header.has(VACANT) {
-            self.arena.queue.remove_limbo();
-            self.arena.leave_limbo(slot);
-        } else {
-            header.clear(QUEUED);
-        }
-    }
-
-    /// Polls a task once.
-    #[inline]
-    pub(crate) fn poll(&self, ready: Ready<'a>, cx: &mut Context<'_>) -> Polled<'a> {
-        let arena = self.arena;
-        // Its drop would put it back.
-        let slot = ManuallyDrop::new(ready).slot;
-        // SAFETY: a ready slot is RUNNING, hence occupied (A2, A3).
-        let header = unsafe { slot.as_ref() };
-        arena.running.set(slot);
-        arena.running_key.set(header.key.get());
-        // SAFETY: the table is the cell's own; the slot is RUNNING through this token alone, so that nobody else has a
-        // reference to the future (A2); it is alive because the slot is not ENDED; `'env` is alive (A5).
-        let step = unsafe { (header.vtable.get().poll)(slot, cx) };
-        arena.running_key.set(0);
-        let flags = header.flags.get();
-        if step == Step::Pending {
-            header.flags.set(flags & !RUNNING);
-            if flags & CANCEL == 0 {
-                return Polled::Pending;
-            }
-            return Polled::Doomed(reference(header));
-        }
-        self.polled(slot, step)
-    }
-
-    #[inline]
-    fn polled(&self, slot: NonNull<Header>, step: Step) -> Polled<'a> {
-        // SAFETY: as in `poll`.
-        let header = unsafe { slot.as_ref() };
-        let flags = header.flags.get();
-        let end = match step {
-            // A failure beats a pending cancel, a pending cancel beats a value.
-            Step::Failed => FAILED,
-            Step::Pending => unreachable!("not ended"),
-            Step::Returned if flags & CANCEL != 0 => CANCELLED,
-            Step::Returned => 0,
-        };
-        header.flags.set(flags & !RUNNING | ENDED | PINNED | end);
-        // SAFETY: the future is gone and this call has just pinned the slot.
-        Polled::Ended(unsafe { Ended::new(self.arena, slot) })
-    }
-
-    /// Drops a task's future. `None`: it is not there, it has ended, or it is on the poll stack.
-    ///
-    /// A panicking destructor makes the task failed, else it is cancelled.
-    pub(crate) fn destroy(&self, task: TaskRef) -> Option<Ended<'a>> {
-        let slot = self.arena.find(task)?;
-        // SAFETY: found alive.
-        let header = unsafe { slot.as_ref() };
-        if header.has(ENDED | RUNNING) {
-            return None;
-        }
-        header.set(RUNNING);
-        let arena = self.arena;
-        let before = (arena.running_key.get(), arena.running.get());
-        arena.running.set(slot);
-        arena.running_key.set(header.key.get());
-        // User code: Drop of the future.
-        // SAFETY: as in `poll`: alive, ours alone by RUNNING, and `'env` is alive (A5).
-        let dropped = catch(|| unsafe { (header.vtable.get().drop_future)(slot) });
-        arena.running_key.set(before.0);
-        arena.running.set(before.1);
-        let end = match dropped {
-            Ok(()) => CANCELLED,
-            Err(panic) => {
-                // SAFETY: the future is gone, so that the cell holds nothing.
-                unsafe { (header.vtable.get().store_panic)(slot, panic) };
-                FAILED
-            }
-        };
-        let flags = header.flags.get();
-        header.flags.set(flags & !RUNNING | ENDED | PINNED | end);
-        // SAFETY: the future is gone and this call has just pinned the slot.
-        Some(unsafe { Ended::new(arena, slot) })
-    }
-}
+/// A panic that came out of dropping what a cell held.
+type Dropped = Result<(), Box<Panic>>;
 
 /// Takes `n` ids that no executor has. Gives the first.
 #[track_caller]
@@ -943,59 +702,3 @@ fn claim_ids(n: u64) -> u64 {
 fn fresh_id() -> TaskId {
     TaskId::new(claim_ids(1))
 }
-
-fn reference(header: &Header) -> TaskRef {
-    TaskRef {
-        id: header.id(),
-        index: header.index(),
-    }
-}
-
-fn name_of(header: &Header) -> Name {
-    if header.has(EXTRAS) {
-        if let Some(name) = &make_extras(header).borrow().name {
-            return Name::Given(name.clone());
-        }
-    }
-    Name::counted(header.id())
-}
-
-fn info_of(header: &Header) -> TaskInfo {
-    let state = if header.has(RUNNING | ENDED) {
-        TaskState::Running
-    } else if header.has(QUEUED) {
-        TaskState::Ready
-    } else {
-        TaskState::Waiting
-    };
-    TaskInfo::new(header.id(), name_of(header), header.location.get(), state)
-}
-
-/// The side record, made if there is none.
-fn make_extras(header: &Header) -> SideRecord {
-    if !header.has(EXTRAS) {
-        let key = header.awaiter_key();
-        let record: SideRecord = Rc::new(RefCell::new(Extras::new(key)));
-        header.extra.set(Rc::into_raw(record).cast_mut().cast());
-        header.set(EXTRAS);
-    }
-    let record: *const RefCell<Extras> = header.extra.get().cast_const().cast();
-    // SAFETY: with EXTRAS, `extra` came from `Rc::into_raw` and the slot owns one count.
-    unsafe { Rc::increment_strong_count(record) };
-    // SAFETY: the count taken above.
-    unsafe { Rc::from_raw(record) }
-}
-
-/// Takes the side record out of the slot, if it has one.
-fn take_extras(header: &Header) -> Option<SideRecord> {
-    if !header.has(EXTRAS) {
-        return None;
-    }
-    header.clear(EXTRAS);
-    let record: *const RefCell<Extras> = header.extra.replace(ptr::null_mut()).cast_const().cast();
-    // SAFETY: with EXTRAS, `extra` came from `Rc::into_raw`; the slot's count passes to the caller.
-    Some(unsafe { Rc::from_raw(record) })
-}
-
-/// A panic that came out of dropping what a cell held.
-type Dropped = Result<(), Box<Panic>>;

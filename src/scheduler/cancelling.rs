@@ -3,7 +3,8 @@
 use std::cell::Cell;
 
 use crate::arena::afterlife::MAX_AFTERLIFE;
-use crate::arena::{CancelState, Driven, TaskRef};
+use crate::arena::driven::Driven;
+use crate::arena::{CancelState, TaskRef};
 use crate::report::ContextKind;
 
 use super::{ENDLESS, Scheduler};

@@ -1,20 +1,19 @@
 //! What happens when a task has ended: it is counted, told, its callbacks run, and its outcome is published.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use crate::arena::TaskRef;
 use crate::arena::ended::{End, Ended, Pinned};
-use crate::completion::{Awaiter, CallbackId, Completion, DoneCallback, Extras, FINISHED, Outcome};
+use crate::completion::{Awaiter, FINISHED};
 use crate::exception::Exception;
-use crate::report::{ContextKind, ExceptionContext, write_record};
+use crate::report::{ContextKind, ExceptionContext};
 use crate::task::TaskInfo;
-use crate::unwind::{Panic, bury, catch, catch_drop};
+use crate::unwind::{Panic, bury, catch};
 use crate::waker;
 
 use super::Scheduler;
+use super::callbacks::{Calls, take_callbacks};
 use super::policy::ReportPolicy;
 
 /// Something to be settled by the loop.
@@ -26,24 +25,6 @@ pub(super) enum Item {
     /// A failed outcome that was given up unread.
     Unread(Pinned),
     Notice(Notice),
-}
-
-/// Done callbacks of one task, queued together.
-pub(super) struct Calls {
-    task: Option<TaskRef>,
-    info: TaskInfo,
-    end: End,
-    /// Keeps the outcome where it is. `None`: there is nothing to protect, or somebody else protects it for now.
-    pinned: Option<Pinned>,
-    also: Option<Box<Panic>>,
-    queue: VecDeque<(CallbackId, DoneCallback)>,
-}
-
-impl Calls {
-    /// Drops what nobody will call, each under its own guard.
-    pub(super) fn drop_each(self) -> impl Iterator<Item = Result<(), Box<Panic>>> {
-        self.queue.into_iter().map(catch_drop)
-    }
 }
 
 /// A failure that belongs to no cell.
@@ -136,7 +117,7 @@ impl Scheduler {
     }
 
     #[cold]
-    fn wake_idlers(&self) {
+    pub(super) fn wake_idlers(&self) {
         // Each looks for itself and comes back if it is not yet time.
         let idlers = std::mem::take(&mut *self.idlers.borrow_mut());
         self.has_idlers.set(false);
@@ -148,7 +129,7 @@ impl Scheduler {
         }
     }
 
-    fn push(&self, item: Item) {
+    pub(super) fn push(&self, item: Item) {
         self.items.borrow_mut().push_back(item);
         self.has_items.set(true);
     }
@@ -365,50 +346,8 @@ impl Scheduler {
         })
     }
 
-    /// Calls callbacks, at most `left`; gives what is left to call. The last one concludes the task.
-    fn run_calls(&self, mut calls: Calls, left: &mut usize) -> Option<Calls> {
-        while let Some((id, call)) = calls.queue.pop_front() {
-            if *left == 0 {
-                calls.queue.push_front((id, call));
-                return Some(calls);
-            }
-            *left -= 1;
-            self.run_callback(call, &calls);
-        }
-        if let Some(pinned) = calls.pinned {
-            self.conclude(pinned, calls.also, &calls.info);
-        }
-        None
-    }
-
-    fn run_callback(&self, call: DoneCallback, calls: &Calls) {
-        let pinned = calls.pinned.as_ref();
-        let outcome = match calls.end {
-            End::Returned => Outcome::Returned,
-            End::Cancelled => Outcome::Cancelled,
-            // Where the exception was taken already (a late callback), there is nothing left to show but that.
-            End::Failed => Outcome::Failed(pinned.and_then(Pinned::exception).unwrap_or(
-                Exception::payload(&"the exception was taken by the task's handle"),
-            )),
-        };
-        let on_read = || {
-            if let Some(pinned) = pinned {
-                self.read(pinned);
-            }
-        };
-        // User code: a done callback, and the destructors of what it captured.
-        if let Err(panic) = catch(|| call(&Completion::new(&calls.info, outcome, &on_read))) {
-            self.tell(
-                ContextKind::Callback,
-                "Panic in a done callback",
-                Some(panic),
-                Some(calls.info.clone()),
-            );
-        }
-    }
-
     /// All that was to be called is called: the last chance to report, and then the outcome is anybody's.
-    fn conclude(&self, pinned: Pinned, also: Option<Box<Panic>>, info: &TaskInfo) {
+    pub(super) fn conclude(&self, pinned: Pinned, also: Option<Box<Panic>>, info: &TaskInfo) {
         let untold = pinned.end() == End::Failed && !pinned.is_told() && !pinned.is_read();
         if untold && !pinned.is_claimed() {
             self.report_task(&pinned, info, ContextKind::NeverRetrieved);
@@ -436,7 +375,7 @@ impl Scheduler {
     }
 
     /// A failure was looked at.
-    fn read(&self, pinned: &Pinned) {
+    pub(super) fn read(&self, pinned: &Pinned) {
         if !pinned.is_told() && !pinned.is_read() {
             pinned.mark_read();
             self.count_read();
@@ -450,7 +389,7 @@ impl Scheduler {
     }
 
     /// Lets handles take the outcome; drops it where there is none.
-    fn publish(&self, pinned: Pinned, info: &TaskInfo) {
+    pub(super) fn publish(&self, pinned: Pinned, info: &TaskInfo) {
         let task = pinned.task();
         if self.arena.note_late(task, false) {
             let mut late = self.late.borrow_mut();
@@ -499,7 +438,7 @@ impl Scheduler {
     }
 
     /// A failed outcome that a handle still holds, when the executor goes.
-    fn tell_unread(&self, task: TaskRef) {
+    pub(super) fn tell_unread(&self, task: TaskRef) {
         let Some(pinned) = self.arena.pin_unread(task) else {
             return;
         };
@@ -510,167 +449,7 @@ impl Scheduler {
         }
         self.publish(pinned, &info);
     }
-
-    // --- callbacks of finished tasks --------------------------------------------------------------------------------
-
-    /// Adds a callback to a task that has finished: it runs in the next pass. Until then the outcome stays where it is.
-    pub(crate) fn add_late(
-        &self,
-        task: Option<TaskRef>,
-        info: TaskInfo,
-        end: End,
-        call: DoneCallback,
-    ) -> CallbackId {
-        let id = self.new_callback_id();
-        if self.is_gone() {
-            // Nothing will ever run it, and nothing may stay pinned for it.
-            // User code: Drop of the callback's captures.
-            if let Err(panic) = catch_drop(call) {
-                self.tell_destructor(panic, Some(&info));
-            }
-            return id;
-        }
-        let known = task.is_some_and(|task| self.arena.note_late(task, true));
-        let pinned = task.and_then(|task| self.arena.pin_unread(task));
-        let mut late = self.late.borrow_mut();
-        // The note spares tasks with one late callback, the ordinary case, the search.
-        let calls = if known {
-            late.iter_mut().find(|late| late.task == task)
-        } else {
-            None
-        };
-        match calls {
-            Some(calls) => calls.queue.push_back((id, call)),
-            None => late.push(Calls {
-                task,
-                info,
-                end,
-                pinned,
-                also: None,
-                queue: VecDeque::from([(id, call)]),
-            }),
-        }
-        drop(late);
-        self.prod();
-        id
-    }
-
-    /// Removes a callback that waits for the next pass.
-    pub(crate) fn remove_late(&self, id: CallbackId) -> Option<DoneCallback> {
-        let mut late = self.late.borrow_mut();
-        for calls in late.iter_mut() {
-            if let Some(at) = calls.queue.iter().position(|(other, _)| *other == id) {
-                return calls.queue.remove(at).map(|(_, call)| call);
-            }
-        }
-        None
-    }
-
-    /// Calls what was added to finished tasks.
-    #[cold]
-    pub(super) fn run_late(&self, left: &mut usize) {
-        let late = std::mem::take(&mut *self.late.borrow_mut());
-        for calls in late {
-            if let Some(task) = calls.task {
-                self.arena.note_late(task, false);
-            }
-            self.push(Item::Calls(calls));
-        }
-        self.settle_within(left);
-    }
-
-    // --- the end ----------------------------------------------------------------------------------------------------
-
-    /// Ends every task and tells everything that is still to be told. Nothing can be spawned any more.
-    pub(crate) fn close(&self, driven: crate::arena::Driven<'_>) {
-        /// How many pending tasks the default handler names.
-        const NAMED: usize = 10;
-        self.take_cancels();
-        self.closed.set(true);
-        // No host is to come back for an executor that is gone.
-        self.arena.endpoint().set_host(None);
-        self.drop_messages();
-        self.tell_hook_panics();
-        let quiet_after =
-            if self.reporter.handler().is_some() || crate::report::has_process_handler() {
-                usize::MAX
-            } else {
-                NAMED
-            };
-        let mut destroyed = 0;
-        loop {
-            let live = self.arena.live();
-            if live.is_empty() || self.is_afterlife_over() {
-                break;
-            }
-            for task in live {
-                let Some(info) = self.arena.info(task) else {
-                    continue;
-                };
-                if !self.arena.is_cancel_asked(task) && !self.arena.is_background(task) {
-                    destroyed += 1;
-                    if destroyed <= quiet_after {
-                        let context = ExceptionContext::of(
-                            ContextKind::DestroyedPending,
-                            "Task was destroyed but it is pending",
-                        )
-                        .with_task(Some(info))
-                        .with_handle_held(self.arena.is_claimed(task));
-                        self.report(&context);
-                    } else {
-                        self.reporter.count_one();
-                    }
-                }
-                let _ = self.arena.ask_cancel(task);
-                self.bury(driven, task);
-                self.settle_all();
-            }
-        }
-        for call in self.arena.calls() {
-            let _ = self.arena.ask_cancel(call);
-            self.bury(driven, call);
-        }
-        if destroyed > quiet_after {
-            write_record(&format!(
-                "{} more tasks were destroyed but they were pending",
-                destroyed - quiet_after
-            ));
-        }
-        self.settle_all();
-        self.run_all_late();
-        for task in self.arena.unread() {
-            self.tell_unread(task);
-        }
-        self.run_all_late();
-        self.drop_stop();
-        self.settle_all();
-        self.wake_idlers();
-    }
-    /// Settles until there is no more, within reason: a callback that makes its like for ever ends with the executor.
-    pub(crate) fn settle_all(&self) {
-        for _ in 0..MAX_ROUNDS {
-            if !self.has_items() {
-                break;
-            }
-            self.settle();
-        }
-    }
-
-    /// Calls what was added to finished tasks, and what those calls add. A callback that adds its like for ever is ended
-    /// by the executor's end.
-    fn run_all_late(&self) {
-        for _ in 0..MAX_ROUNDS {
-            if self.late.borrow().is_empty() {
-                break;
-            }
-            self.run_late(&mut usize::MAX.clone());
-            self.settle_all();
-        }
-    }
 }
-
-/// How often the end of an executor looks again for what its callbacks have left.
-const MAX_ROUNDS: usize = 1_000;
 
 /// Ends a settling, and notes what it has left.
 struct Settled<'a>(&'a Scheduler);
@@ -679,12 +458,5 @@ impl Drop for Settled<'_> {
     fn drop(&mut self) {
         self.0.settling.set(false);
         self.0.has_items.set(!self.0.items.borrow().is_empty());
-    }
-}
-
-fn take_callbacks(record: Option<&RefCell<Extras>>) -> VecDeque<(CallbackId, DoneCallback)> {
-    match record {
-        Some(record) => std::mem::take(&mut record.borrow_mut().callbacks).into(),
-        None => VecDeque::new(),
     }
 }

@@ -5,7 +5,9 @@
 //!
 //! No `RefCell` here is ever borrowed across user code (P6): a borrow takes something out and ends.
 
+mod callbacks;
 mod cancelling;
+mod closing;
 pub(crate) mod counters;
 mod ending;
 pub(crate) mod inbox;
@@ -24,15 +26,17 @@ use std::task::Waker;
 use crate::arena::afterlife::{self, Refused};
 use crate::arena::cell::Judge;
 use crate::arena::claim::Claim;
-use crate::arena::{Arena, Gate, TaskRef};
+use crate::arena::owner::Gate;
+use crate::arena::{Arena, TaskRef};
 use crate::completion::CallbackId;
 use crate::exception::Exception;
 use crate::report::{self, ContextKind, ExceptionContext, Reporter};
 use crate::task::TaskInfo;
 use crate::unwind::{Panic, bury, catch_drop};
 
+use callbacks::Calls;
 use counters::Counters;
-use ending::{Calls, Item};
+use ending::Item;
 use inbox::Inbox;
 use policy::ReportPolicy;
 use timing::Time;

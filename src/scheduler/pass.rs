@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::task::Context;
 
-use crate::arena::{Driven, Polled, Ready, TaskRef};
+use crate::arena::TaskRef;
+use crate::arena::driven::{Driven, Polled, Ready};
 use crate::report::ContextKind;
 use crate::unwind::{Panic, catch, catch_drop};
 use crate::waker;

@@ -8,8 +8,9 @@ use std::panic::Location;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::arena::TaskRef;
 use crate::arena::afterlife::{self, Refused};
-use crate::arena::{Gate, TaskRef};
+use crate::arena::owner::Gate;
 use crate::report::ContextKind;
 use crate::timer::{TimerId, Timers};
 use crate::unwind::{catch, catch_drop};

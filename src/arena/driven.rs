@@ -1,0 +1,187 @@
+//! Running and dropping futures: what may be done while an owner is borrowed up the stack.
+
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::task::Context;
+
+use crate::unwind::catch;
+
+use super::cell::Step;
+use super::ended::Ended;
+use super::record::reference;
+use super::slots::{CANCEL, CANCELLED, ENDED, FAILED, Header, PINNED, QUEUED, RUNNING, VACANT};
+use super::{Arena, TaskRef};
+
+/// Leave to run and drop futures: an [`Owner`] is borrowed up the stack.
+#[derive(Clone, Copy)]
+pub(crate) struct Driven<'a> {
+    arena: &'a Arena,
+    _home: PhantomData<*mut ()>,
+}
+
+impl<'a> Driven<'a> {
+    /// # Safety
+    ///
+    /// An `Owner` of this arena is borrowed up the stack for as long as the result is used (A5).
+    #[inline]
+    pub(super) unsafe fn new(arena: &'a Arena) -> Self {
+        Driven {
+            arena,
+            _home: PhantomData,
+        }
+    }
+}
+
+/// A slot taken off the run queue, to be polled.
+pub(crate) struct Ready<'a> {
+    slot: NonNull<Header>,
+    arena: &'a Arena,
+}
+
+impl Ready<'_> {
+    /// The key that the task's waker carries.
+    #[inline]
+    pub(crate) fn key(&self) -> usize {
+        // SAFETY: a ready slot is RUNNING, hence occupied (A2, A3).
+        unsafe { self.slot.as_ref() }.key.get()
+    }
+}
+
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
+        // Not polled after all (a hook panicked, the pass ended): it waits for its turn again.
+        // SAFETY: as in `key`.
+        let header = unsafe { self.slot.as_ref() };
+        header.clear(RUNNING);
+        self.arena.enqueue(self.slot, header);
+    }
+}
+
+/// What a poll came to.
+pub(crate) enum Polled<'a> {
+    Pending,
+    /// Pending, and cancelled while it ran: to be destroyed.
+    Doomed(TaskRef),
+    Ended(Ended<'a>),
+}
+
+impl<'a> Driven<'a> {
+    /// Starts a pass over what is ready now.
+    #[inline]
+    pub(crate) fn begin_pass(&self) {
+        self.arena.queue.begin_pass();
+    }
+
+    /// Puts what is ready into another order.
+    pub(crate) fn shuffle_pass(&self, random: impl FnMut() -> u64) {
+        self.arena.queue.shuffle(random);
+    }
+
+    /// Takes the next task of the pass.
+    #[inline]
+    pub(crate) fn next_ready(&self) -> Option<Ready<'a>> {
+        loop {
+            let slot = self.arena.queue.pop()?;
+            // SAFETY: queued slots are valid.
+            let header = unsafe { slot.as_ref() };
+            let flags = header.flags.get();
+            if flags & (VACANT | ENDED) != 0 {
+                self.skip(slot, header);
+                continue;
+            }
+            debug_assert!(flags & QUEUED != 0 && flags & RUNNING == 0);
+            header.flags.set(flags & !QUEUED | RUNNING);
+            return Some(Ready {
+                slot,
+                arena: self.arena,
+            });
+        }
+    }
+
+    #[cold]
+    fn skip(&self, slot: NonNull<Header>, header: &Header) {
+        if header.has(VACANT) {
+            self.arena.queue.remove_limbo();
+            self.arena.leave_limbo(slot);
+        } else {
+            header.clear(QUEUED);
+        }
+    }
+
+    /// Polls a task once.
+    #[inline]
+    pub(crate) fn poll(&self, ready: Ready<'a>, cx: &mut Context<'_>) -> Polled<'a> {
+        let arena = self.arena;
+        // Its drop would put it back.
+        let slot = ManuallyDrop::new(ready).slot;
+        // SAFETY: a ready slot is RUNNING, hence occupied (A2, A3).
+        let header = unsafe { slot.as_ref() };
+        arena.running.set(slot);
+        arena.running_key.set(header.key.get());
+        // SAFETY: the table is the cell's own; the slot is RUNNING through this token alone, so that nobody else has a
+        // reference to the future (A2); it is alive because the slot is not ENDED; `'env` is alive (A5).
+        let step = unsafe { (header.vtable.get().poll)(slot, cx) };
+        arena.running_key.set(0);
+        let flags = header.flags.get();
+        if step == Step::Pending {
+            header.flags.set(flags & !RUNNING);
+            if flags & CANCEL == 0 {
+                return Polled::Pending;
+            }
+            return Polled::Doomed(reference(header));
+        }
+        self.polled(slot, step)
+    }
+
+    #[inline]
+    fn polled(&self, slot: NonNull<Header>, step: Step) -> Polled<'a> {
+        // SAFETY: as in `poll`.
+        let header = unsafe { slot.as_ref() };
+        let flags = header.flags.get();
+        let end = match step {
+            // A failure beats a pending cancel, a pending cancel beats a value.
+            Step::Failed => FAILED,
+            Step::Pending => unreachable!("not ended"),
+            Step::Returned if flags & CANCEL != 0 => CANCELLED,
+            Step::Returned => 0,
+        };
+        header.flags.set(flags & !RUNNING | ENDED | PINNED | end);
+        // SAFETY: the future is gone and this call has just pinned the slot.
+        Polled::Ended(unsafe { Ended::new(self.arena, slot) })
+    }
+
+    /// Drops a task's future. `None`: it is not there, it has ended, or it is on the poll stack.
+    ///
+    /// A panicking destructor makes the task failed, else it is cancelled.
+    pub(crate) fn destroy(&self, task: TaskRef) -> Option<Ended<'a>> {
+        let slot = self.arena.find(task)?;
+        // SAFETY: found alive.
+        let header = unsafe { slot.as_ref() };
+        if header.has(ENDED | RUNNING) {
+            return None;
+        }
+        header.set(RUNNING);
+        let arena = self.arena;
+        let before = (arena.running_key.get(), arena.running.get());
+        arena.running.set(slot);
+        arena.running_key.set(header.key.get());
+        // User code: Drop of the future.
+        // SAFETY: as in `poll`: alive, ours alone by RUNNING, and `'env` is alive (A5).
+        let dropped = catch(|| unsafe { (header.vtable.get().drop_future)(slot) });
+        arena.running_key.set(before.0);
+        arena.running.set(before.1);
+        let end = match dropped {
+            Ok(()) => CANCELLED,
+            Err(panic) => {
+                // SAFETY: the future is gone, so that the cell holds nothing.
+                unsafe { (header.vtable.get().store_panic)(slot, panic) };
+                FAILED
+            }
+        };
+        let flags = header.flags.get();
+        header.flags.set(flags & !RUNNING | ENDED | PINNED | end);
+        // SAFETY: the future is gone and this call has just pinned the slot.
+        Some(unsafe { Ended::new(arena, slot) })
+    }
+}

@@ -1,0 +1,93 @@
+//! The executor's side of an arena.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use super::Arena;
+use super::driven::Driven;
+use super::slots::BORROWS;
+
+#[cold]
+pub(super) fn foreign_gate() -> ! {
+    unreachable!("a gate is used with the arena that it came from")
+}
+
+/// Leave to insert futures that borrow from `'env` into one certain arena.
+#[derive(Clone, Copy)]
+pub(crate) struct Gate<'env> {
+    pub(super) serial: u64,
+    /// `BORROWS`, unless nothing can be borrowed.
+    pub(super) flags: u32,
+    pub(super) _env: PhantomData<fn(&'env ()) -> &'env ()>,
+}
+
+/// The executor's side of an arena. Invariant in `'env`.
+pub(crate) struct Owner<'env> {
+    arena: Rc<Arena>,
+    _env: PhantomData<fn(&'env ()) -> &'env ()>,
+}
+
+impl<'env> Owner<'env> {
+    #[track_caller]
+    pub(crate) fn new() -> Self {
+        let arena = Arena::new();
+        arena
+            .endpoint
+            .set_owner(Rc::as_ptr(&arena).cast_mut().cast());
+        Owner {
+            arena,
+            _env: PhantomData,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn arena(&self) -> &Rc<Arena> {
+        &self.arena
+    }
+
+    #[inline]
+    pub(crate) fn gate(&self) -> Gate<'env> {
+        Gate {
+            serial: self.arena.serial,
+            flags: BORROWS,
+            _env: PhantomData,
+        }
+    }
+
+    /// Runs `f` with leave to poll and drop. Nesting is the caller's to refuse.
+    #[inline]
+    pub(crate) fn drive<R>(&self, f: impl FnOnce(Driven<'_>) -> R) -> R {
+        struct Reset<'a>(&'a Cell<bool>, bool);
+        impl Drop for Reset<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        let _reset = Reset(&self.arena.driven, self.arena.driven.replace(true));
+        // SAFETY: this owner is borrowed for the whole call, and `f` cannot keep what it is given beyond it.
+        f(unsafe { Driven::new(&self.arena) })
+    }
+}
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        // The executor has ended every task before. This is for soundness alone: whatever happened there, no future that
+        // borrows from 'env survives its owner. Bounded, as a destructor may spawn its like; what is left is leaked,
+        // and never touched again because nothing can drive this arena any more.
+        for _ in 0..100 {
+            let mut live = self.arena.live();
+            live.extend(self.arena.calls());
+            if live.is_empty() {
+                break;
+            }
+            self.drive(|driven| {
+                for task in live {
+                    if let Some(ended) = driven.destroy(task) {
+                        drop(ended.pin());
+                    }
+                }
+            });
+        }
+    }
+}

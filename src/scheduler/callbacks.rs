@@ -1,0 +1,152 @@
+//! Done callbacks: queued together when a task has ended, or one by one when it has finished long ago.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use crate::arena::TaskRef;
+use crate::arena::ended::{End, Pinned};
+use crate::completion::{CallbackId, Completion, DoneCallback, Extras, Outcome};
+use crate::exception::Exception;
+use crate::report::ContextKind;
+use crate::task::TaskInfo;
+use crate::unwind::{Panic, catch, catch_drop};
+
+use super::Scheduler;
+use super::ending::Item;
+
+/// Done callbacks of one task, queued together.
+pub(super) struct Calls {
+    pub(super) task: Option<TaskRef>,
+    pub(super) info: TaskInfo,
+    pub(super) end: End,
+    /// Keeps the outcome where it is. `None`: there is nothing to protect, or somebody else protects it for now.
+    pub(super) pinned: Option<Pinned>,
+    pub(super) also: Option<Box<Panic>>,
+    pub(super) queue: VecDeque<(CallbackId, DoneCallback)>,
+}
+
+impl Calls {
+    /// Drops what nobody will call, each under its own guard.
+    pub(super) fn drop_each(self) -> impl Iterator<Item = Result<(), Box<Panic>>> {
+        self.queue.into_iter().map(catch_drop)
+    }
+}
+
+impl Scheduler {
+    /// Calls callbacks, at most `left`; gives what is left to call. The last one concludes the task.
+    pub(super) fn run_calls(&self, mut calls: Calls, left: &mut usize) -> Option<Calls> {
+        while let Some((id, call)) = calls.queue.pop_front() {
+            if *left == 0 {
+                calls.queue.push_front((id, call));
+                return Some(calls);
+            }
+            *left -= 1;
+            self.run_callback(call, &calls);
+        }
+        if let Some(pinned) = calls.pinned {
+            self.conclude(pinned, calls.also, &calls.info);
+        }
+        None
+    }
+
+    fn run_callback(&self, call: DoneCallback, calls: &Calls) {
+        let pinned = calls.pinned.as_ref();
+        let outcome = match calls.end {
+            End::Returned => Outcome::Returned,
+            End::Cancelled => Outcome::Cancelled,
+            // Where the exception was taken already (a late callback), there is nothing left to show but that.
+            End::Failed => Outcome::Failed(pinned.and_then(Pinned::exception).unwrap_or(
+                Exception::payload(&"the exception was taken by the task's handle"),
+            )),
+        };
+        let on_read = || {
+            if let Some(pinned) = pinned {
+                self.read(pinned);
+            }
+        };
+        // User code: a done callback, and the destructors of what it captured.
+        if let Err(panic) = catch(|| call(&Completion::new(&calls.info, outcome, &on_read))) {
+            self.tell(
+                ContextKind::Callback,
+                "Panic in a done callback",
+                Some(panic),
+                Some(calls.info.clone()),
+            );
+        }
+    }
+
+    /// Adds a callback to a task that has finished: it runs in the next pass. Until then the outcome stays where it is.
+    pub(crate) fn add_late(
+        &self,
+        task: Option<TaskRef>,
+        info: TaskInfo,
+        end: End,
+        call: DoneCallback,
+    ) -> CallbackId {
+        let id = self.new_callback_id();
+        if self.is_gone() {
+            // Nothing will ever run it, and nothing may stay pinned for it.
+            // User code: Drop of the callback's captures.
+            if let Err(panic) = catch_drop(call) {
+                self.tell_destructor(panic, Some(&info));
+            }
+            return id;
+        }
+        let known = task.is_some_and(|task| self.arena.note_late(task, true));
+        let pinned = task.and_then(|task| self.arena.pin_unread(task));
+        let mut late = self.late.borrow_mut();
+        // The note spares tasks with one late callback, the ordinary case, the search.
+        let calls = if known {
+            late.iter_mut().find(|late| late.task == task)
+        } else {
+            None
+        };
+        match calls {
+            Some(calls) => calls.queue.push_back((id, call)),
+            None => late.push(Calls {
+                task,
+                info,
+                end,
+                pinned,
+                also: None,
+                queue: VecDeque::from([(id, call)]),
+            }),
+        }
+        drop(late);
+        self.prod();
+        id
+    }
+
+    /// Removes a callback that waits for the next pass.
+    pub(crate) fn remove_late(&self, id: CallbackId) -> Option<DoneCallback> {
+        let mut late = self.late.borrow_mut();
+        for calls in late.iter_mut() {
+            if let Some(at) = calls.queue.iter().position(|(other, _)| *other == id) {
+                return calls.queue.remove(at).map(|(_, call)| call);
+            }
+        }
+        None
+    }
+
+    /// Calls what was added to finished tasks.
+    #[cold]
+    pub(super) fn run_late(&self, left: &mut usize) {
+        let late = std::mem::take(&mut *self.late.borrow_mut());
+        for calls in late {
+            if let Some(task) = calls.task {
+                self.arena.note_late(task, false);
+            }
+            self.push(Item::Calls(calls));
+        }
+        self.settle_within(left);
+    }
+}
+
+pub(super) fn take_callbacks(
+    record: Option<&RefCell<Extras>>,
+) -> VecDeque<(CallbackId, DoneCallback)> {
+    match record {
+        Some(record) => std::mem::take(&mut record.borrow_mut().callbacks).into(),
+        None => VecDeque::new(),
+    }
+}
