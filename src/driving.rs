@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use crate::scheduler::Scheduler;
 use crate::unwind::{self, Watch};
-use crate::waker;
 
 thread_local! {
     /// Outermost first.
@@ -31,7 +30,7 @@ pub(crate) fn enter<R>(scheduler: &Rc<Scheduler>, f: impl FnOnce() -> R) -> R {
         .is_ok();
     let _leave = Leave(pushed);
     let _watch = Watch::new();
-    waker::enter(scheduler.arena(), f)
+    f()
 }
 
 /// The innermost driven executor of this thread.

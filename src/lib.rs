@@ -80,10 +80,7 @@ mod remote;
 mod arena;
 
 mod report;
-#[expect(
-    unsafe_code,
-    reason = "raw wakers and the thread-local that finds the driven arena; see the rules W1-W3"
-)]
+#[expect(unsafe_code, reason = "raw wakers; see the rules W1 and W2")]
 mod waker;
 
 mod scheduler;

@@ -4,37 +4,16 @@
 //! There is no reference count, so there is nothing to leak, to race on, or to drop on the wrong thread (P4, P5).
 //!
 //! - **W1** The data pointer is an address without provenance. It is never dereferenced.
-//! - **W2** `CURRENT` is null, or names an arena that a frame up this thread's stack borrows ([`enter`]).
-//! - **W3** A wake finds its executor by identity: the innermost driven executor of this thread if the key is of that
+//! - **W2** A wake finds its executor by identity: the innermost driven executor of this thread if the key is of that
 //!   one, else, whoever and wherever it is, through its endpoint.
 
-use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::ptr;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
-use crate::arena::Arena;
+use crate::arena::owner::with_current;
 use crate::key::Key;
 use crate::remote::table;
-
-thread_local! {
-    /// The arena that is being driven on this thread, the innermost if drives are nested (W2). Const-initialised and
-    /// without a destructor, so that a wake from a thread-local's destructor finds it too.
-    static CURRENT: Cell<*const Arena> = const { Cell::new(ptr::null()) };
-}
-
-/// Runs `f` with `arena` as the one whose wakes are local.
-#[inline]
-pub(crate) fn enter<R>(arena: &Arena, f: impl FnOnce() -> R) -> R {
-    struct Restore(*const Arena);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            CURRENT.set(self.0);
-        }
-    }
-    let _restore = Restore(CURRENT.replace(arena));
-    f()
-}
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, drop);
 
@@ -69,13 +48,8 @@ pub(crate) fn key_of(waker: &Waker) -> Option<usize> {
 /// Wakes whom a key names. Any thread, any time.
 #[inline]
 pub(crate) fn wake_key(word: usize) {
-    let current = CURRENT.get();
-    if !current.is_null() {
-        // SAFETY: W2.
-        let arena = unsafe { &*current };
-        if arena.wake(word) {
-            return;
-        }
+    if with_current(|arena| arena.wake(word)) == Some(true) {
+        return;
     }
     wake_elsewhere(word);
 }

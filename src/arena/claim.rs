@@ -15,6 +15,7 @@ use crate::unwind::{Panic, bury, catch};
 
 use super::cell::{Held, take_held};
 use super::ended::{End, Pinned};
+use super::owner::with_current;
 use super::record::{make_extras, name_of, reference};
 use super::slots::{
     BACKGROUND, CLAIMED, ENDED, EXTRAS, FAILED, Header, PINNED, READ, STORED, TOLD,
@@ -143,8 +144,19 @@ impl<T> Claim<T> {
     /// The arena of a slot that is occupied.
     #[inline]
     fn arena(header: &Header) -> NonNull<Arena> {
-        let owner = table::endpoint(header.key().executor())
-            .map_or(ptr::null_mut(), |endpoint| endpoint.owner());
+        let executor = header.key().executor();
+        // Nearly always it is the one that is being driven, which saves the way through the table (12 instructions).
+        match with_current(|current| {
+            (current.executor() == executor).then_some(NonNull::from(current))
+        }) {
+            Some(Some(arena)) => arena,
+            _ => Self::arena_by_table(executor),
+        }
+    }
+
+    #[cold]
+    fn arena_by_table(executor: u32) -> NonNull<Arena> {
+        let owner = table::endpoint(executor).map_or(ptr::null_mut(), |endpoint| endpoint.owner());
         match NonNull::new(owner.cast()) {
             Some(arena) => arena,
             None => unreachable!("an arena keeps its endpoint for as long as it lives"),

@@ -655,13 +655,15 @@ impl Arena {
         let held = arena.held.get() - 1;
         arena.held.set(held);
         if held == 0 {
+            // The pointer that `Rc::as_ptr` gave: counting needs one that is good for the counters too.
+            let counted: *const Arena = arena.endpoint.owner().cast_const().cast();
             let legacy = arena.legacy.take();
             if legacy.is_some() {
                 // User code: Drop of the exception handler, which the host owns; the host contains it.
                 drop(legacy);
             }
             // SAFETY: the count that `insert` took when the first claim was made. It may be the last one.
-            unsafe { Rc::decrement_strong_count(this.as_ptr().cast_const()) };
+            unsafe { Rc::decrement_strong_count(counted) };
         }
     }
 }
