@@ -14,9 +14,11 @@
 //! the faster one of the tokio peers marked as reference in that same round. On a busy machine the ratios are
 //! worth more than the nanoseconds, and instructions per operation (`benches/instructions.sh`) more than both.
 //!
-//! Not measured: building and dropping an executor, I/O and timer drivers (the peers are built without), wakes
-//! from other threads, latency under load. Each workload's own code is part of its figure; `loop_only` shows what
-//! an empty one costs.
+//! Figures are times on the wall, but for `timer/sleep`, which is the time that the thread has run. A dash is a row
+//! that the peer, or the system, cannot do.
+//!
+//! Not measured: building and dropping an executor, I/O drivers (the peers are built without), latency under load.
+//! Each workload's own code is part of its figure; `loop_only` shows what an empty one costs.
 //!
 //! Nothing here fails because of a time. A build with debug assertions runs each row once, small, for the sake of
 //! its checks: its times would mean nothing.
@@ -64,7 +66,7 @@ fn run(args: &Args) -> Result<(), String> {
     } else if let Some(tasks) = args.footprint {
         print_footprint(one(&columns, "--peer")?, tasks)
     } else if let Some(ops) = args.once {
-        print_once(*one(&rows, "--row")?, one(&columns, "--peer")?, ops)
+        print_once(*one(&rows, "--row")?, one(&columns, "--peer")?, ops)?
     } else {
         return compare(args, &rows, with_memory, &columns);
     };
@@ -94,7 +96,9 @@ fn compare(args: &Args, rows: &[Row], with_memory: bool, columns: &[Column]) -> 
         for round in 0..rounds {
             progress(index, count, row.name(), round, rounds);
             for column in turns(columns.len(), round) {
-                figures.add(column, (columns[column].sample)(row, ops).ns_per_op());
+                if let Some(sample) = (columns[column].sample)(row, ops) {
+                    figures.add(column, sample.ns_per_op());
+                }
             }
         }
         clear_progress();
@@ -241,8 +245,11 @@ fn print_footprint(column: &Column, tasks: usize) -> io::Result<()> {
     writeln!(io::stdout(), "{}", (column.footprint)(tasks))
 }
 
-fn print_once(row: Row, column: &Column, ops: usize) -> io::Result<()> {
-    writeln!(io::stdout(), "{}", (column.sample)(row, ops).ops)
+fn print_once(row: Row, column: &Column, ops: usize) -> Result<io::Result<()>, String> {
+    match (column.sample)(row, ops) {
+        Some(sample) => Ok(writeln!(io::stdout(), "{}", sample.ops)),
+        None => Err(format!("{} cannot run {} here", column.name, row.name())),
+    }
 }
 
 fn progress(index: usize, count: usize, name: &str, round: usize, rounds: usize) {

@@ -383,7 +383,9 @@ impl<'env> Executor<'env> {
     /// It is called on the executor's thread, inline where the failure is found, and may do anything: spawn, cancel,
     /// stop, replace itself. Failures that arise while it runs are told after it. If it panics, it stays installed, and
     /// the default handler is told of the panic and of the report, in one record. It outlives the executor for as long as
-    /// handles do. Without one, the default handler writes an error record through [`log`].
+    /// handles do; so one that captures a [`JoinHandle`] of this executor keeps itself alive, as any cycle does: capture the
+    /// [`CancelHandle`](crate::CancelHandle) or the id instead. Without one, the default handler writes an error record
+    /// through [`log`].
     ///
     /// ```
     /// use std::cell::RefCell;

@@ -6,10 +6,12 @@ use std::{
     cell::Cell,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
+    thread::Thread,
 };
 
-use super::stage::Stage;
+use super::{stage::Stage, workloads_remote::Exchange};
 
 /// Returns at once: a word to find the counts, a word to show that it arrived.
 pub(crate) struct Small {
@@ -156,6 +158,62 @@ impl<const WORDS: usize> Future for Parked<WORDS> {
         if !self.registered {
             self.registered = true;
             stage.wakers.borrow_mut()[self.index] = cx.waker().clone();
+        }
+        Poll::Pending
+    }
+}
+
+/// Registers its waker at its first poll, answers a question of another thread at each other one, and returns the
+/// last answer.
+pub(crate) struct Answering {
+    pub(crate) stage: &'static Stage,
+    pub(crate) exchange: &'static Exchange,
+    pub(crate) asker: Thread,
+    pub(crate) last: usize,
+    pub(crate) registered: bool,
+}
+
+impl Future for Answering {
+    type Output = usize;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<usize> {
+        self.stage.tick();
+        if !self.registered {
+            self.registered = true;
+            self.stage.wakers.borrow_mut()[0] = cx.waker().clone();
+            return Poll::Pending;
+        }
+        let question = self.exchange.asked.load(Ordering::Acquire);
+        self.exchange.answered.store(question, Ordering::Release);
+        self.asker.unpark();
+        if question == self.last {
+            return Poll::Ready(question);
+        }
+        Poll::Pending
+    }
+}
+
+/// Registers its waker at its first poll, and is pending until another thread says that it is over; then returns its
+/// index.
+pub(crate) struct Hailed {
+    pub(crate) stage: &'static Stage,
+    pub(crate) over: &'static AtomicBool,
+    pub(crate) index: usize,
+    pub(crate) registered: bool,
+}
+
+impl Future for Hailed {
+    type Output = usize;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<usize> {
+        self.stage.tick();
+        if !self.registered {
+            self.registered = true;
+            self.stage.wakers.borrow_mut()[self.index] = cx.waker().clone();
+            return Poll::Pending;
+        }
+        if self.over.load(Ordering::Acquire) {
+            return Poll::Ready(self.index);
         }
         Poll::Pending
     }

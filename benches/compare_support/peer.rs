@@ -1,6 +1,6 @@
 //! What a row needs of an executor, and the list of those that are compared.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use super::{
     memory::{self, Footprint},
@@ -32,7 +32,13 @@ pub(crate) trait Peer: Sized + 'static {
     /// The handle of a spawned task.
     type Handle<T: 'static>: Future<Output = Self::Joined<T>> + 'static;
 
+    /// The future that ends after a given time; [`Pending`](std::future::Pending) if it has none.
+    type Sleep: Future<Output = ()> + 'static;
+
     fn new() -> Self;
+
+    /// The same with what its timers need, or `None` if it has none: the timer rows show a dash then.
+    fn with_timers() -> Option<Self>;
 
     /// Runs `root`, and the tasks meanwhile, until `root` is ready.
     fn block_on<F: Future>(&self, root: F) -> F::Output;
@@ -47,6 +53,9 @@ pub(crate) trait Peer: Sized + 'static {
     fn spawn_detached<F>(&self, future: F)
     where
         F: Future<Output = ()> + 'static;
+
+    /// Makes a sleep from within a task of a peer that was made [`with_timers`](Self::with_timers).
+    fn sleep(duration: Duration) -> Self::Sleep;
 
     /// The value of a task, or `None` if it panicked.
     fn returned<T>(joined: Self::Joined<T>) -> Option<T>;
@@ -64,8 +73,8 @@ pub(crate) struct Column {
     pub(crate) name: &'static str,
     pub(crate) note: &'static str,
     pub(crate) reference: bool,
-    /// Runs about so many operations of a row on a fresh executor.
-    pub(crate) sample: fn(Row, usize) -> Sample,
+    /// Runs about so many operations of a row on a fresh executor; `None` if this peer cannot do that row.
+    pub(crate) sample: fn(Row, usize) -> Option<Sample>,
     /// Measures this process with so many parked tasks.
     pub(crate) footprint: fn(usize) -> Footprint,
 }

@@ -1,8 +1,8 @@
 //! mainstay as it comes out of `Executor::new()`.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
-use mainstay::{Executor, JoinError, JoinHandle};
+use mainstay::{Executor, JoinError, JoinHandle, Sleep};
 
 use super::peer::Peer;
 
@@ -15,9 +15,14 @@ impl Peer for Mainstay {
 
     type Joined<T> = Result<T, JoinError>;
     type Handle<T: 'static> = JoinHandle<T>;
+    type Sleep = Sleep;
 
     fn new() -> Self {
         Self(Executor::new())
+    }
+
+    fn with_timers() -> Option<Self> {
+        Some(Self::new())
     }
 
     fn block_on<F: Future>(&self, root: F) -> F::Output {
@@ -37,6 +42,10 @@ impl Peer for Mainstay {
         F: Future<Output = ()> + 'static,
     {
         self.0.spawn(future).detach();
+    }
+
+    fn sleep(duration: Duration) -> Sleep {
+        mainstay::sleep(duration)
     }
 
     fn returned<T>(joined: Result<T, JoinError>) -> Option<T> {

@@ -1,11 +1,16 @@
 //! tokio's two ways to run `!Send` tasks on one thread.
 
+use std::time::Duration;
+
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime, Runtime},
     task::{self, JoinError, JoinHandle, LocalSet},
+    time::{self, Sleep},
 };
 
 use super::peer::Peer;
+
+const NEEDS_NOTHING: &str = "a runtime without I/O needs nothing of the system";
 
 /// A `LocalSet` on a current-thread runtime.
 pub(crate) struct TokioLocal {
@@ -13,23 +18,32 @@ pub(crate) struct TokioLocal {
     runtime: Runtime,
 }
 
+impl TokioLocal {
+    fn from(builder: &mut Builder) -> Self {
+        Self {
+            tasks: LocalSet::new(),
+            runtime: builder.build().expect(NEEDS_NOTHING),
+        }
+    }
+}
+
 impl Peer for TokioLocal {
     const NAME: &'static str = "tokio_local";
     const NOTE: &'static str =
-        "`LocalSet` on a current-thread runtime without drivers; contains panics, tells nobody";
+        "`LocalSet` on a current-thread runtime without drivers, in the timer rows with `enable_time`; contains \
+         panics, tells nobody";
     const REFERENCE: bool = true;
 
     type Joined<T> = Result<T, JoinError>;
     type Handle<T: 'static> = JoinHandle<T>;
+    type Sleep = Sleep;
 
     fn new() -> Self {
-        let runtime = Builder::new_current_thread()
-            .build()
-            .expect("a runtime without drivers needs nothing");
-        Self {
-            tasks: LocalSet::new(),
-            runtime,
-        }
+        Self::from(&mut Builder::new_current_thread())
+    }
+
+    fn with_timers() -> Option<Self> {
+        Some(Self::from(Builder::new_current_thread().enable_time()))
     }
 
     fn block_on<F: Future>(&self, root: F) -> F::Output {
@@ -51,6 +65,10 @@ impl Peer for TokioLocal {
         drop(task::spawn_local(future));
     }
 
+    fn sleep(duration: Duration) -> Sleep {
+        time::sleep(duration)
+    }
+
     fn returned<T>(joined: Result<T, JoinError>) -> Option<T> {
         joined.ok()
     }
@@ -59,17 +77,29 @@ impl Peer for TokioLocal {
 /// A `LocalRuntime`.
 pub(crate) struct TokioLocalRt(LocalRuntime);
 
+impl TokioLocalRt {
+    fn from(builder: &mut Builder) -> Self {
+        let runtime = builder.build_local(LocalOptions::default());
+        Self(runtime.expect(NEEDS_NOTHING))
+    }
+}
+
 impl Peer for TokioLocalRt {
     const NAME: &'static str = "tokio_localrt";
-    const NOTE: &'static str = "`LocalRuntime` without drivers; contains panics, tells nobody";
+    const NOTE: &'static str =
+        "`LocalRuntime` without drivers, in the timer rows with `enable_time`; contains panics, tells nobody";
     const REFERENCE: bool = true;
 
     type Joined<T> = Result<T, JoinError>;
     type Handle<T: 'static> = JoinHandle<T>;
+    type Sleep = Sleep;
 
     fn new() -> Self {
-        let runtime = Builder::new_current_thread().build_local(LocalOptions::default());
-        Self(runtime.expect("a runtime without drivers needs nothing"))
+        Self::from(&mut Builder::new_current_thread())
+    }
+
+    fn with_timers() -> Option<Self> {
+        Some(Self::from(Builder::new_current_thread().enable_time()))
     }
 
     fn block_on<F: Future>(&self, root: F) -> F::Output {
@@ -89,6 +119,10 @@ impl Peer for TokioLocalRt {
         F: Future<Output = ()> + 'static,
     {
         drop(self.0.spawn_local(future));
+    }
+
+    fn sleep(duration: Duration) -> Sleep {
+        time::sleep(duration)
     }
 
     fn returned<T>(joined: Result<T, JoinError>) -> Option<T> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{peer::Peer, workloads};
+use super::{peer::Peer, workloads, workloads_remote, workloads_timer};
 
 /// What one run of a workload gave, its counts already checked.
 pub(crate) struct Sample {
@@ -31,6 +31,12 @@ pub(crate) enum Row {
     FanOut,
     WakerCloneDrop,
     WakerWakeQueued,
+    RemoteRoundTrip,
+    RemoteWakes,
+    RemotePolls,
+    TimerSleep,
+    TimerCreateDrop,
+    RingAsyncChannel,
     Panic,
     BareCatch,
 }
@@ -51,6 +57,12 @@ impl Row {
         Self::FanOut,
         Self::WakerCloneDrop,
         Self::WakerWakeQueued,
+        Self::RemoteRoundTrip,
+        Self::RemoteWakes,
+        Self::RemotePolls,
+        Self::TimerSleep,
+        Self::TimerCreateDrop,
+        Self::RingAsyncChannel,
         Self::Panic,
         Self::BareCatch,
         Self::Yield(1_000_000),
@@ -72,6 +84,12 @@ impl Row {
             Self::FanOut => "fan_out",
             Self::WakerCloneDrop => "waker/clone_drop",
             Self::WakerWakeQueued => "waker/wake_queued",
+            Self::RemoteRoundTrip => "remote/round_trip",
+            Self::RemoteWakes => "remote/wakes",
+            Self::RemotePolls => "remote/polls",
+            Self::TimerSleep => "timer/sleep",
+            Self::TimerCreateDrop => "timer/create_drop",
+            Self::RingAsyncChannel => "ring/async_channel",
             Self::Panic => "panic",
             Self::BareCatch => "bare_catch",
         }
@@ -99,6 +117,22 @@ impl Row {
             }
             Self::WakerCloneDrop => "clone a task's waker and drop the clone",
             Self::WakerWakeQueued => "wake by reference a task that is already queued",
+            Self::RemoteRoundTrip => {
+                "another thread wakes a task of the parked executor and waits, parked, for its answer"
+            }
+            Self::RemoteWakes => {
+                "one wake by another thread, which wakes 1,000 tasks in turn as fast as it can"
+            }
+            Self::RemotePolls => {
+                "one poll in that storm, from its first wake until all is done: what gets through"
+            }
+            Self::TimerSleep => {
+                "CPU time of one of 100,000 tasks that each sleep once for 1 to 100 ms, spawn included"
+            }
+            Self::TimerCreateDrop => "create a sleep of a second, poll it once, drop it",
+            Self::RingAsyncChannel => {
+                "one hop of a token around 1,000 tasks with an `async-channel` between each two"
+            }
             Self::Panic => {
                 "spawn a task that panics, contain that, tell a no-op handler if there is one, await it"
             }
@@ -119,6 +153,10 @@ impl Row {
             Self::Yield(_) | Self::FanOut => 1_000_000,
             Self::PingPong => 300_000,
             Self::WakerCloneDrop | Self::WakerWakeQueued => 5_000_000,
+            Self::RemoteRoundTrip => 1_000,
+            Self::RemoteWakes | Self::RemotePolls => 500_000,
+            Self::TimerSleep => 100_000,
+            Self::TimerCreateDrop | Self::RingAsyncChannel => 200_000,
             Self::Panic | Self::BareCatch => 10_000,
         }
     }
@@ -131,13 +169,14 @@ impl Row {
         }
     }
 
-    /// Runs this row on a fresh executor, with `ops` rounded up to what the workload can divide.
+    /// Runs this row on a fresh executor, with `ops` rounded up to what the workload can divide; `None` if the peer,
+    /// or this system, has not what the row needs.
     ///
     /// # Panics
     ///
     /// If the workload's counts are not what they should be.
-    pub(crate) fn sample<P: Peer>(self, ops: usize) -> Sample {
-        match self {
+    pub(crate) fn sample<P: Peer>(self, ops: usize) -> Option<Sample> {
+        let sample = match self {
             Self::LoopOnly => workloads::loop_only::<P>(ops),
             Self::Spawn => workloads::spawn::<P>(ops),
             Self::Spawn2K => workloads::spawn_2k::<P>(ops),
@@ -148,8 +187,15 @@ impl Row {
             Self::FanOut => workloads::fan_out::<P>(ops),
             Self::WakerCloneDrop => workloads::waker_clone_drop::<P>(ops),
             Self::WakerWakeQueued => workloads::waker_wake_queued::<P>(ops),
+            Self::RemoteRoundTrip => workloads_remote::round_trip::<P>(ops),
+            Self::RemoteWakes => workloads_remote::wakes::<P>(ops),
+            Self::RemotePolls => workloads_remote::polls::<P>(ops),
+            Self::TimerSleep => workloads_timer::sleep::<P>(ops)?,
+            Self::TimerCreateDrop => workloads_timer::create_drop::<P>(ops)?,
+            Self::RingAsyncChannel => workloads::ring_async_channel::<P>(ops),
             Self::Panic => workloads::panic::<P>(ops),
             Self::BareCatch => workloads::bare_catch::<P>(ops),
-        }
+        };
+        Some(sample)
     }
 }

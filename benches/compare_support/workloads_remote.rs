@@ -1,0 +1,162 @@
+//! The workloads of the rows about another thread, in the manner of the other [`workloads`](super::workloads).
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    task::Waker,
+    thread,
+    time::Instant,
+};
+
+use super::{
+    futures::{Answering, Hailed},
+    peer::Peer,
+    rows::Sample,
+    stage::Stage,
+    workloads::sum_below,
+};
+
+/// Tasks that the hot thread wakes.
+const TASKS: usize = 1_000;
+
+/// What the two threads of [`round_trip`] tell each other: the number of the latest question, and of the latest
+/// answer.
+#[derive(Default)]
+pub(crate) struct Exchange {
+    pub(crate) asked: AtomicUsize,
+    pub(crate) answered: AtomicUsize,
+}
+
+/// Measures: another thread wakes a task, by reference, and parks; the task stores an answer and unparks it.
+///
+/// The executor has nothing else to do, so it is parked when most wakes come: the figure is two wake-ups of a thread,
+/// and the executor's way into its own park is hidden in the other thread's way out. Not measured: spinning.
+pub(crate) fn round_trip<P: Peer>(ops: usize) -> Sample {
+    let (peer, stage) = (P::new(), Stage::leak());
+    let exchange: &'static Exchange = Box::leak(Box::default());
+    stage.wakers.replace(vec![Waker::noop().clone()]);
+    let (last, asker) = peer.block_on(async {
+        stage.expect(1);
+        let (tell, told) = std::sync::mpsc::channel();
+        let asker = thread::spawn(move || {
+            let waker: Waker = told.recv().expect("the executor sends the task's waker");
+            ask(exchange, &waker, 1);
+            let start = Instant::now();
+            for question in 2..=ops + 1 {
+                ask(exchange, &waker, question);
+            }
+            start.elapsed()
+        });
+        let task = peer.spawn(Answering {
+            stage,
+            exchange,
+            asker: asker.thread().clone(),
+            last: ops + 1,
+            registered: false,
+        });
+        stage.reached().await;
+        let [waker] = &stage.wakers.take()[..] else {
+            panic!("one task has registered")
+        };
+        tell.send(waker.clone()).expect("the asker is there");
+        (P::returned(task.await), asker)
+    });
+    let time = asker.join().expect("the asker does not panic");
+    assert_eq!(last, Some(ops + 1), "each question is answered");
+    assert_eq!(stage.polls(), ops + 2, "each wake is one poll");
+    Sample { ops, time }
+}
+
+fn ask(exchange: &Exchange, waker: &Waker, question: usize) {
+    exchange.asked.store(question, Ordering::Release);
+    waker.wake_by_ref();
+    while exchange.answered.load(Ordering::Acquire) != question {
+        thread::park();
+    }
+}
+
+/// Measures: a wake by reference from a thread that does nothing but wake 1,000 tasks in turn, as fast as it can,
+/// while the executor polls them; per wake that it issues.
+///
+/// Most wakes find their task queued. See [`polls`] for the executor's side.
+pub(crate) fn wakes<P: Peer>(ops: usize) -> Sample {
+    let storm = storm::<P>(ops);
+    Sample {
+        ops: storm.wakes,
+        time: storm.issued - storm.started,
+    }
+}
+
+/// Measures: the same, from the first wake to the end of the last poll, per poll.
+///
+/// An executor that is slower than the thread sees several wakes as one, so it has fewer polls to do, not more time
+/// for each.
+pub(crate) fn polls<P: Peer>(ops: usize) -> Sample {
+    let storm = storm::<P>(ops);
+    Sample {
+        ops: storm.polls,
+        time: storm.finished - storm.started,
+    }
+}
+
+struct Storm {
+    /// Those that are timed.
+    wakes: usize,
+    /// Those after the first wake.
+    polls: usize,
+    started: Instant,
+    /// When the last of the timed wakes had been issued.
+    issued: Instant,
+    /// When all tasks had returned.
+    finished: Instant,
+}
+
+/// After the timed wakes, the tasks are told to return, and each gets one more.
+fn storm<P: Peer>(ops: usize) -> Storm {
+    let (peer, stage, turns) = (P::new(), Stage::leak(), ops.div_ceil(TASKS));
+    let over: &'static AtomicBool = Box::leak(Box::default());
+    stage.wakers.replace(vec![Waker::noop().clone(); TASKS]);
+    let (sum, thread, finished) = peer.block_on(async {
+        stage.expect(TASKS);
+        let hailed: Vec<_> = (0..TASKS)
+            .map(|index| {
+                peer.spawn(Hailed {
+                    stage,
+                    over,
+                    index,
+                    registered: false,
+                })
+            })
+            .collect();
+        stage.reached().await;
+        let wakers = stage.wakers.take();
+        let thread = thread::spawn(move || {
+            let started = Instant::now();
+            for _ in 0..turns {
+                wakers.iter().for_each(Waker::wake_by_ref);
+            }
+            let issued = Instant::now();
+            over.store(true, Ordering::Release);
+            wakers.iter().for_each(Waker::wake_by_ref);
+            (started, issued)
+        });
+        let mut sum = 0;
+        for handle in hailed {
+            sum += P::returned(handle.await).expect("no task panics");
+        }
+        (sum, thread, Instant::now())
+    });
+    let (started, issued) = thread.join().expect("the hot thread does not panic");
+    let (wakes, polls) = (turns * TASKS, stage.polls() - TASKS);
+    assert_eq!(sum, sum_below(TASKS), "each task has returned its index");
+    assert!(
+        (TASKS..=wakes + TASKS).contains(&polls),
+        "{polls} polls for {wakes} wakes and {TASKS} last ones"
+    );
+    Storm {
+        wakes,
+        polls,
+        started,
+        issued,
+        finished,
+    }
+}
