@@ -34,6 +34,10 @@ pub type ExceptionHandler = Rc<dyn Fn(&LocalHandle<'static>, &ExceptionContext<'
 /// A task that borrows from outside spawns borrowing tasks through it; an exception handler is given one, to spawn,
 /// cancel and stop. When the executor is gone, spawning drops the future unpolled and gives a handle that reads as
 /// cancelled, and everything else does nothing.
+///
+/// A chain of destructors that spawn one another on an executor that is gone does not grow the stack through handles of what
+/// borrows nothing ([`LocalHandle::current`], and those that handlers are given); through a handle from
+/// [`Executor::handle`](crate::Executor::handle), whose tasks may borrow, each is dropped within the one before.
 #[doc(alias = "Handle")]
 pub struct LocalHandle<'env> {
     scheduler: Weak<Scheduler>,

@@ -29,8 +29,7 @@ impl TokioLocal {
 
 impl Peer for TokioLocal {
     const NAME: &'static str = "tokio_local";
-    const NOTE: &'static str =
-        "`LocalSet` on a current-thread runtime without drivers, in the timer rows with `enable_time`; contains \
+    const NOTE: &'static str = "`LocalSet` on a current-thread runtime without drivers, in the timer rows with `enable_time`; contains \
          panics, tells nobody";
     const REFERENCE: bool = true;
 
@@ -86,8 +85,7 @@ impl TokioLocalRt {
 
 impl Peer for TokioLocalRt {
     const NAME: &'static str = "tokio_localrt";
-    const NOTE: &'static str =
-        "`LocalRuntime` without drivers, in the timer rows with `enable_time`; contains panics, tells nobody";
+    const NOTE: &'static str = "`LocalRuntime` without drivers, in the timer rows with `enable_time`; contains panics, tells nobody";
     const REFERENCE: bool = true;
 
     type Joined<T> = Result<T, JoinError>;
