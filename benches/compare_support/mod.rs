@@ -4,6 +4,7 @@
 //! To add a row, write its workload in [`workloads`], or beside it, and name it in [`rows::Row`]; no peer changes.
 
 pub(crate) mod args;
+mod cpu;
 mod futures;
 pub(crate) mod memory;
 pub(crate) mod peer;

@@ -121,7 +121,7 @@ impl Row {
                 "another thread wakes a task of the parked executor and waits, parked, for its answer"
             }
             Self::RemoteWakes => {
-                "one wake by another thread, which wakes 1,000 tasks in turn as fast as it can"
+                "one wake by another thread, which wakes 1,000 tasks in turn as fast as it can; needs two idle cores"
             }
             Self::RemotePolls => {
                 "one poll in that storm, from its first wake until all is done: what gets through"
@@ -154,7 +154,7 @@ impl Row {
             Self::PingPong => 300_000,
             Self::WakerCloneDrop | Self::WakerWakeQueued => 5_000_000,
             Self::RemoteRoundTrip => 1_000,
-            Self::RemoteWakes | Self::RemotePolls => 500_000,
+            Self::RemoteWakes | Self::RemotePolls => 5_000_000,
             Self::TimerSleep => 100_000,
             Self::TimerCreateDrop | Self::RingAsyncChannel => 200_000,
             Self::Panic | Self::BareCatch => 10_000,

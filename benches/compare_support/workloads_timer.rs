@@ -4,14 +4,13 @@
 
 use std::{
     cell::Cell,
-    fs, future,
+    future,
     pin::pin,
     task::Poll,
-    thread,
     time::{Duration, Instant},
 };
 
-use super::{peer::Peer, rows::Sample, stage::Stage, workloads::sum_below};
+use super::{cpu::time_run, peer::Peer, rows::Sample, stage::Stage, workloads::sum_below};
 
 /// Of so many sleeps, one looks at the clock before and after, to see that it did not end early.
 const WATCHED: usize = 16;
@@ -33,7 +32,7 @@ pub(crate) fn sleep<P: Peer>(ops: usize) -> Option<Sample> {
         stage.expect(ops);
         for index in 0..ops {
             let duration = Duration::from_nanos(1_000_000 + random.below(99_000_000));
-            let watched = index.is_multiple_of(WATCHED);
+            let watched = index % WATCHED == 0;
             peer.spawn_detached(async move {
                 let start = watched.then(Instant::now);
                 P::sleep(duration).await;
@@ -81,16 +80,6 @@ pub(crate) fn create_drop<P: Peer>(ops: usize) -> Option<Sample> {
         ops: bursts * BURST,
         time,
     })
-}
-
-/// How long this thread has run, where the system tells.
-fn time_run() -> Option<Duration> {
-    // The kernel brings it up to date when the thread stops running.
-    thread::sleep(Duration::from_nanos(1));
-    // `stat` has the same in hundredths of a second, which is too coarse.
-    let schedstat = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    let nanos: u64 = schedstat.split_whitespace().next()?.parse().ok()?;
-    (nanos > 0).then_some(Duration::from_nanos(nanos))
 }
 
 /// Xorshift: the same numbers in each sample.
