@@ -998,8 +998,8 @@ fn a_process_does_not_grow_with_every_executor() {
 fn an_overtaken_remote_cancel_spares_the_next_tenant_of_the_slot() {
     let ex = Executor::new();
     ex.block_on(async {
-        let first = mainstay::spawn(std::future::pending::<()>());
-        mainstay::yield_now().await;
+        let first = spawn(pending::<()>());
+        yield_now().await;
         let remote = first.cancel_handle();
         std::thread::spawn(move || assert!(remote.cancel()))
             .join()
@@ -1007,11 +1007,9 @@ fn an_overtaken_remote_cancel_spares_the_next_tenant_of_the_slot() {
         // The request is under way. Here the task ends first, and its slot is free at once.
         assert!(first.cancel());
         drop(first);
-        let tenants: Vec<_> = (0..64)
-            .map(|_| mainstay::spawn(std::future::pending::<()>()))
-            .collect();
+        let tenants: Vec<_> = (0..64).map(|_| spawn(pending::<()>())).collect();
         for _ in 0..3 {
-            mainstay::yield_now().await;
+            yield_now().await;
         }
         assert!(tenants.iter().all(|tenant| !tenant.is_finished()));
         tenants.iter().for_each(|tenant| assert!(tenant.cancel()));
