@@ -1077,14 +1077,9 @@ fn add_callback(world: &World, held: &mut Held) {
     let called = Rc::new(Called {
         ex,
         // Whose outcome was taken, or whose executor is gone, has nobody to call anything.
-        void: Cell::new(held.taken || world.closed[ex].get() || late && world.closing[ex].get()),
+        void: Cell::new(held.taken || world.closed[ex].get()),
         ..Called::default()
     });
-    // Known: a callback added to a finished task during the last round of its executor's drop is never called, and keeps a
-    // failure from being told even when its handle goes. To be taken out, with `late && ..` in `void`, when that is mended.
-    if late && world.closing[ex].get() && !world.closed[ex].get() {
-        return;
-    }
     let captured = Captured::new(world, Point::CallbackDrop);
     let (own, rec) = (Rc::clone(&called), Rc::clone(&held.rec));
     if late {
@@ -1478,11 +1473,7 @@ fn play(world: &World) {
     }
     world.check("after the end");
     for stats in world.stats() {
-        // Known: what fails, or is given a callback, while the last reports of a closing executor are made stays unread if
-        // its handle is held. It is told when that handle is dropped (checked below). Make this `stats.unread != 0`, under
-        // both policies, when that is mended.
-        let unread = world.policy == ReportPolicy::OnFailure && stats.unread != 0;
-        if stats.spawned == 0 || stats.live != 0 || unread {
+        if stats.spawned == 0 || stats.live != 0 || stats.unread != 0 {
             world.wrong(format!("P2: left after the end: {stats:?}"));
         }
     }

@@ -60,14 +60,19 @@ impl Scheduler {
                 destroyed - quiet_after
             ));
         }
-        self.settle_all();
-        self.run_all_late();
-        for task in self.arena.unread() {
-            self.tell_unread(task);
-        }
-        self.run_all_late();
         self.drop_stop();
-        self.settle_all();
+        // A handler or callback that is told here may fail tasks, add callbacks and keep handles in its turn.
+        for _ in 0..MAX_ROUNDS {
+            self.settle_all();
+            self.run_all_late();
+            let unread = self.arena.unread();
+            for task in &unread {
+                self.tell_unread(*task);
+            }
+            if unread.is_empty() && !self.has_items() && self.late.borrow().is_empty() {
+                break;
+            }
+        }
         self.wake_idlers();
     }
     /// Settles until there is no more, within reason: a callback that makes its like for ever ends with the executor.

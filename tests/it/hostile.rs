@@ -1015,3 +1015,43 @@ fn an_overtaken_remote_cancel_spares_the_next_tenant_of_the_slot() {
         tenants.iter().for_each(|tenant| assert!(tenant.cancel()));
     });
 }
+
+// P2, api.md "at the latest when the executor is dropped": what fails, and what is called, while the last reports are made is
+// told and called, too.
+#[test]
+fn what_a_handler_starts_during_the_last_reports_is_told_and_called() {
+    for policy in [ReportPolicy::IfUnretrieved, ReportPolicy::OnFailure] {
+        quiet();
+        let ex = Executor::builder().report(policy).build();
+        let kept = Rc::new(RefCell::new(None));
+        let called = Rc::new(Cell::new(false));
+        let books = ex.spawn(async {});
+        ex.set_exception_handler({
+            let (kept, called) = (Rc::clone(&kept), Rc::clone(&called));
+            move |local, _| {
+                if kept.borrow().is_some() {
+                    return;
+                }
+                let guard = DropLog::new().guard("late").panics("boom in drop");
+                let handle = local.spawn(async move {
+                    let _guard = guard;
+                });
+                let called = Rc::clone(&called);
+                handle.add_done_callback(move |_| called.set(true));
+                kept.replace(Some(handle));
+            }
+        });
+        ex.run_until_stalled();
+        let local = ex.handle();
+        ex.stop_with(Box::new("too late"));
+        drop(ex);
+        assert!(called.get(), "{policy:?}");
+        let stats = local.stats();
+        assert_eq!(
+            (stats.failed, stats.unread),
+            (1, 0),
+            "{policy:?}: {stats:?}"
+        );
+        drop((kept, books));
+    }
+}
