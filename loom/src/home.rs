@@ -1,5 +1,5 @@
 //! The home thread's side of the protocol, as `Scheduler::look_around`, `Arena::take_remote_wakes` and
-//! `Executor::park_if_idle` do it, with a table of tenants for an arena and a closure for a poll.
+//! `Executor::park_if_idle` with `Scheduler::park` do it, with a table of tenants for an arena and a closure for a poll.
 //!
 //! What those change in the order of their steps has to be changed here too: nothing but reading holds the two together.
 
@@ -29,6 +29,8 @@ pub(crate) struct Home<'a> {
     endpoint: &'a Endpoint,
     /// Who lives where, by generation.
     tenants: Cell<[Option<u64>; SLOTS as usize]>,
+    /// A park took the token: its message is still to be obeyed.
+    must_look: Cell<bool>,
 }
 
 impl<'a> Home<'a> {
@@ -38,6 +40,7 @@ impl<'a> Home<'a> {
         Home {
             endpoint,
             tenants: Cell::new([Some(FIRST); SLOTS as usize]),
+            must_look: Cell::new(false),
         }
     }
 
@@ -58,9 +61,15 @@ impl<'a> Home<'a> {
 
     /// The same, with each wake applied while the drain goes on, the newest first.
     pub(crate) fn look(&self, apply: impl FnMut(u32)) {
-        if self.endpoint.parker().take() {
+        if self.take_message() {
             self.drain(apply);
         }
+    }
+
+    /// Whether there is something to look at: the token, or one that a park took.
+    pub(crate) fn take_message(&self) -> bool {
+        let token = self.endpoint.parker().take();
+        self.must_look.replace(false) || token
     }
 
     fn drain(&self, mut apply: impl FnMut(u32)) {
@@ -75,10 +84,10 @@ impl<'a> Home<'a> {
     /// Blocks the thread while there is nothing to do.
     pub(crate) fn park_if_idle(&self) {
         let parker = self.endpoint.parker();
-        if !parker.is_notified() {
+        if !parker.is_notified() && !self.must_look.get() {
             parker.park(None);
             // The token is spent: it said "look", so the next look must.
-            parker.unpark();
+            self.must_look.set(true);
         }
     }
 

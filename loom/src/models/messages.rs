@@ -29,7 +29,7 @@ fn a_cancel_at_any_moment_around_a_park_is_carried_out() {
         });
         let mut cancelled = Vec::new();
         while cancelled.len() < 2 {
-            if endpoint.parker().take() {
+            if home.take_message() {
                 for _ in 0..endpoint.cancels() {
                     cancelled.extend(endpoint.next_cancel().map(|request| request.id));
                 }
