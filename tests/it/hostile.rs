@@ -1055,3 +1055,33 @@ fn what_a_handler_starts_during_the_last_reports_is_told_and_called() {
         drop((kept, books));
     }
 }
+
+// P6: a handler that is told a user's own report may do anything, also add callbacks to finished tasks and replace itself.
+#[test]
+fn a_users_own_report_is_told_under_no_borrow() {
+    let ex = Executor::<'static>::new();
+    let (finished, victim) = (ex.spawn(async {}), ex.spawn(pending::<()>()));
+    ex.run_until_stalled();
+    let called = Rc::new(Cell::new(0));
+    let count = Rc::clone(&called);
+    let handles = RefCell::new(Some((finished, victim)));
+    ex.set_exception_handler(move |local, _| {
+        let Some((finished, victim)) = handles.borrow_mut().take() else {
+            return;
+        };
+        let count = Rc::clone(&count);
+        finished.add_done_callback(move |_| count.set(count.get() + 1));
+        assert!(victim.cancel());
+        local.spawn(async {}).detach();
+        local.call_soon(|| {}).cancel();
+        local.call_exception_handler(&ExceptionContext::new("nested").build());
+        local.set_exception_handler(|_, _| {});
+        local.stop();
+        drop((finished, victim));
+    });
+    ex.call_exception_handler(&ExceptionContext::new("mine").build());
+    ex.run_until_stalled();
+    ex.run_until_stalled();
+    assert_eq!(called.get(), 1);
+    assert!(ex.is_empty());
+}
