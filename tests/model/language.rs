@@ -1,0 +1,332 @@
+//! The language of the random programs: what a task, a callback, a handler or a destructor does, as data.
+//!
+//! The same words are spoken to the library (`real`) and to the reference (`reference`); both tell what happens as lines
+//! of text, which must be the same.
+
+use std::fmt::Write as _;
+
+/// One thing that user code does. Numbers name what was made before: tasks, callbacks, calls, in the order of making.
+/// One that names nothing does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    // From anywhere.
+    Spawn {
+        script: u8,
+        fallible: bool,
+    },
+    Cancel(u8),
+    DropHandle(u8),
+    Wake(u8),
+    /// `result()`.
+    Read(u8),
+    /// `exception()`.
+    Look(u8),
+    AddCallback {
+        task: u8,
+        script: u8,
+    },
+    RemoveCallback(u8),
+    CallSoon(u8),
+    CallLater {
+        ms: u8,
+        script: u8,
+    },
+    CancelCall(u8),
+    SetHandler(u8),
+    ClearHandler,
+    Report,
+    Stop,
+    Panic,
+    // From a task; elsewhere they do nothing.
+    Yield,
+    Wait,
+    Sleep(u8),
+    Await(u8),
+    /// Ends a fallible task with an `Err`, another one with its value.
+    Fail,
+}
+
+/// What one piece of user code does, and what the destructor does if it is a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Script {
+    pub(crate) ops: Vec<Op>,
+    pub(crate) on_drop: Vec<Op>,
+}
+
+/// What the owner of the executor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Does what the script says, between two drives.
+    Do(u8),
+    Tick(u8),
+    UntilStalled,
+    /// `block_on` a sleep of so many ms.
+    BlockOn(u8),
+    Advance(u8),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) if_unretrieved: bool,
+    pub(crate) scripts: Vec<Script>,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Program {
+    pub(crate) fn script(&self, n: u8) -> &Script {
+        &self.scripts[usize::from(n) % self.scripts.len()]
+    }
+
+    /// The program as Rust, to be kept as a regression.
+    pub(crate) fn to_rust(&self) -> String {
+        let mut out = String::new();
+        let _ = writeln!(out, "program({}, &[", self.if_unretrieved);
+        for script in &self.scripts {
+            let _ = writeln!(out, "    (&{:?}, &{:?}),", script.ops, script.on_drop);
+        }
+        let _ = writeln!(out, "], &{:?})", self.steps);
+        out
+    }
+}
+
+/// How many ops one program does at most, so that none goes on for ever.
+pub(crate) const FUEL: u32 = 300;
+
+/// Who acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    Owner,
+    Task(usize),
+    Destructor(usize),
+    Callback(usize),
+    Call(usize),
+    Handler,
+}
+
+/// Where a run of ops has led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// The script is over.
+    End,
+    Panic,
+    Fail,
+    Yield,
+    Wait,
+    Sleep(u8),
+    Await(usize),
+}
+
+/// What ops can do. One implementation is the library, the other the reference.
+pub(crate) trait World {
+    fn say(&mut self, line: String);
+    /// Burns a unit of fuel; `false`: there is none left.
+    fn burn(&mut self) -> bool;
+    fn tasks(&self) -> usize;
+    fn callbacks(&self) -> usize;
+    fn calls(&self) -> usize;
+    fn spawn(&mut self, script: u8, fallible: bool);
+    /// `None`: the handle is not at hand.
+    fn cancel(&mut self, task: usize) -> Option<bool>;
+    fn drop_handle(&mut self, task: usize) -> Option<()>;
+    fn wake(&mut self, task: usize) -> Option<()>;
+    fn read(&mut self, task: usize) -> Option<&'static str>;
+    fn look(&mut self, task: usize) -> Option<&'static str>;
+    fn add_callback(&mut self, task: usize, script: u8) -> Option<()>;
+    fn remove_callback(&mut self, callback: usize) -> Option<bool>;
+    fn call_soon(&mut self, script: u8);
+    fn call_later(&mut self, ms: u8, script: u8);
+    fn cancel_call(&mut self, call: usize) -> bool;
+    fn set_handler(&mut self, script: Option<u8>);
+    fn report(&mut self);
+    fn stop(&mut self);
+    /// Whether the handle can be awaited: it is at hand, and its outcome was not taken.
+    fn can_await(&mut self, task: usize) -> bool;
+}
+
+/// Runs `ops` from `pc` on, until one of them leads elsewhere.
+pub(crate) fn run(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -> Flow {
+    let in_task = matches!(who, Who::Task(_));
+    while let Some(op) = ops.get(*pc) {
+        *pc += 1;
+        if !world.burn() {
+            return Flow::End;
+        }
+        let named = |n: u8, of: usize| (of > 0).then(|| usize::from(n) % of);
+        match *op {
+            Op::Spawn { script, fallible } => world.spawn(script, fallible),
+            Op::Cancel(n) => {
+                if let Some(task) = named(n, world.tasks()) {
+                    let done = world.cancel(task);
+                    world.say(format!("{who:?} cancel {task}: {done:?}"));
+                }
+            }
+            Op::DropHandle(n) => {
+                if let Some(task) = named(n, world.tasks()) {
+                    let done = world.drop_handle(task);
+                    world.say(format!("{who:?} drop handle {task}: {done:?}"));
+                }
+            }
+            Op::Wake(n) => {
+                if let Some(task) = named(n, world.tasks()) {
+                    let done = world.wake(task);
+                    world.say(format!("{who:?} wake {task}: {done:?}"));
+                }
+            }
+            Op::Read(n) => {
+                if let Some(task) = named(n, world.tasks()) {
+                    let read = world.read(task);
+                    world.say(format!("{who:?} read {task}: {read:?}"));
+                }
+            }
+            Op::Look(n) => {
+                if let Some(task) = named(n, world.tasks()) {
+                    let seen = world.look(task);
+                    world.say(format!("{who:?} look {task}: {seen:?}"));
+                }
+            }
+            Op::AddCallback { task, script } => {
+                if let Some(task) = named(task, world.tasks()) {
+                    let done = world.add_callback(task, script);
+                    world.say(format!("{who:?} add callback to {task}: {done:?}"));
+                }
+            }
+            Op::RemoveCallback(n) => {
+                if let Some(callback) = named(n, world.callbacks()) {
+                    let done = world.remove_callback(callback);
+                    world.say(format!("{who:?} remove callback {callback}: {done:?}"));
+                }
+            }
+            Op::CallSoon(script) => world.call_soon(script),
+            Op::CallLater { ms, script } => world.call_later(ms % 8 + 1, script),
+            Op::CancelCall(n) => {
+                if let Some(call) = named(n, world.calls()) {
+                    let done = world.cancel_call(call);
+                    world.say(format!("{who:?} cancel call {call}: {done}"));
+                }
+            }
+            Op::SetHandler(script) => world.set_handler(Some(script)),
+            Op::ClearHandler => world.set_handler(None),
+            Op::Report => world.report(),
+            Op::Stop => world.stop(),
+            Op::Panic => return Flow::Panic,
+            Op::Yield if in_task => return Flow::Yield,
+            Op::Wait if in_task => return Flow::Wait,
+            Op::Sleep(ms) if in_task => return Flow::Sleep(ms % 8 + 1),
+            Op::Await(n) if in_task => {
+                if let Some(task) = named(n, world.tasks()) {
+                    if world.can_await(task) {
+                        return Flow::Await(task);
+                    }
+                }
+            }
+            Op::Fail if in_task => return Flow::Fail,
+            Op::Yield | Op::Wait | Op::Sleep(_) | Op::Await(_) | Op::Fail => {}
+        }
+    }
+    Flow::End
+}
+
+/// Where a program's choices come from.
+pub(crate) trait Choices {
+    /// A number below `n`.
+    fn below(&mut self, n: u8) -> u8;
+}
+
+/// Choices by SplitMix64.
+#[derive(Debug)]
+pub(crate) struct Seed(pub(crate) u64);
+
+impl Choices for Seed {
+    fn below(&mut self, n: u8) -> u8 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u8::try_from((z ^ (z >> 31)) % u64::from(n)).unwrap_or(0)
+    }
+}
+
+/// Makes programs of choices.
+pub(crate) struct Random<C>(pub(crate) C);
+
+impl<C: Choices> Random<C> {
+    fn below(&mut self, n: u8) -> u8 {
+        self.0.below(n)
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.below(12)
+    }
+
+    pub(crate) fn op(&mut self) -> Op {
+        match self.below(40) {
+            0..=7 => Op::Spawn {
+                script: self.byte(),
+                fallible: self.below(2) == 0,
+            },
+            8 | 9 => Op::Cancel(self.byte()),
+            10..=12 => Op::DropHandle(self.byte()),
+            13..=15 => Op::Wake(self.byte()),
+            16 => Op::Read(self.byte()),
+            17 => Op::Look(self.byte()),
+            18..=20 => Op::AddCallback {
+                task: self.byte(),
+                script: self.byte(),
+            },
+            21 => Op::RemoveCallback(self.byte()),
+            22 => Op::CallSoon(self.byte()),
+            23 => Op::CallLater {
+                ms: self.byte(),
+                script: self.byte(),
+            },
+            24 => Op::CancelCall(self.byte()),
+            25 => Op::SetHandler(self.byte()),
+            26 => {
+                if self.below(3) == 0 {
+                    Op::ClearHandler
+                } else {
+                    Op::Report
+                }
+            }
+            27 => {
+                if self.below(3) == 0 {
+                    Op::Stop
+                } else {
+                    Op::Panic
+                }
+            }
+            28 | 29 => Op::Panic,
+            30..=32 => Op::Yield,
+            33 | 34 => Op::Wait,
+            35 => Op::Sleep(self.byte()),
+            36..=38 => Op::Await(self.byte()),
+            _ => Op::Fail,
+        }
+    }
+
+    pub(crate) fn program(&mut self) -> Program {
+        let scripts = 2 + self.below(6);
+        let steps = 3 + self.below(10);
+        Program {
+            if_unretrieved: self.below(2) == 0,
+            scripts: (0..scripts)
+                .map(|_| {
+                    let ops = self.below(7);
+                    let on_drop = if self.below(4) == 0 { self.below(4) } else { 0 };
+                    Script {
+                        ops: (0..ops).map(|_| self.op()).collect(),
+                        on_drop: (0..on_drop).map(|_| self.op()).collect(),
+                    }
+                })
+                .collect(),
+            steps: (0..steps)
+                .map(|_| match self.below(10) {
+                    0..=3 => Step::Do(self.byte()),
+                    4..=6 => Step::Tick(self.below(6) + 1),
+                    7 => Step::UntilStalled,
+                    8 => Step::BlockOn(self.below(8) + 1),
+                    _ => Step::Advance(self.below(8) + 1),
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! The library, made to speak the language.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::panic::panic_any;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use mainstay::{
+    CallHandle, CallbackId, ContextKind, ExceptionContext, ExceptionError, Executor, InvalidState,
+    JoinError, JoinHandle, LocalHandle, Outcome, Progress, ReportPolicy, Sleep, TaskId,
+};
+
+use super::language::{FUEL, Flow, Op, Program, Step, Who, World, run};
+
+/// What a script panics with.
+pub(crate) struct Boom;
+
+#[derive(Debug)]
+struct Failed;
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+/// A handle of either type.
+enum Handle {
+    Plain(JoinHandle<()>),
+    Fallible(JoinHandle<Result<(), Failed>>),
+}
+
+macro_rules! either {
+    ($handle:expr, $inner:ident => $body:expr) => {
+        match $handle {
+            Handle::Plain($inner) => $body,
+            Handle::Fallible($inner) => $body,
+        }
+    };
+}
+
+impl Handle {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        match self {
+            Handle::Plain(handle) => Pin::new(handle).poll(cx).map(|outcome| match outcome {
+                Ok(()) => "returned",
+                Err(error) => word(&error),
+            }),
+            Handle::Fallible(handle) => Pin::new(handle).poll(cx).map(|outcome| match outcome {
+                Ok(Ok(())) => "returned",
+                Ok(Err(Failed)) => "failed",
+                Err(error) => word(&error),
+            }),
+        }
+    }
+
+    fn read(&mut self) -> &'static str {
+        let outcome = match self {
+            Handle::Plain(handle) => handle.result().map(|outcome| outcome.map(Ok)),
+            Handle::Fallible(handle) => handle.result(),
+        };
+        match outcome {
+            Err(InvalidState::Pending) => "pending",
+            Err(_) => "taken",
+            Ok(Ok(Ok(()))) => "returned",
+            Ok(Ok(Err(Failed))) => "failed",
+            Ok(Err(error)) => word(&error),
+        }
+    }
+}
+
+fn word(error: &JoinError) -> &'static str {
+    if error.is_cancelled() {
+        "cancelled"
+    } else if error.is_panic() {
+        "failed"
+    } else {
+        "own"
+    }
+}
+
+/// Everything that a program has made. No borrow of it is held while the library is called.
+struct Table {
+    program: Program,
+    trace: RefCell<Vec<String>>,
+    fuel: Cell<u32>,
+    executor: RefCell<LocalHandle<'static>>,
+    start: Instant,
+    handles: RefCell<Vec<Option<Handle>>>,
+    taken: RefCell<Vec<bool>>,
+    wakers: RefCell<Vec<Option<Waker>>>,
+    woken: RefCell<Vec<bool>>,
+    gone: RefCell<Vec<bool>>,
+    ids: RefCell<HashMap<TaskId, usize>>,
+    callbacks: RefCell<Vec<(usize, Option<CallbackId>)>>,
+    calls: RefCell<Vec<CallHandle>>,
+}
+
+thread_local! {
+    static TABLE: RefCell<Option<Rc<Table>>> = const { RefCell::new(None) };
+}
+
+/// The table of the program on this thread, as the world that ops act on.
+struct Real(Rc<Table>);
+
+fn real() -> Real {
+    let table = TABLE.with(|table| table.borrow().clone());
+    Real(table.expect("a program runs on this thread"))
+}
+
+fn say(line: String) {
+    if let Some(table) = TABLE.with(|table| table.borrow().clone()) {
+        table.trace.borrow_mut().push(line);
+    }
+}
+
+/// A script as a task.
+struct Task {
+    number: usize,
+    script: u8,
+    pc: usize,
+    fallible: bool,
+    mode: Mode,
+}
+
+enum Mode {
+    Go,
+    Yielded,
+    Waiting,
+    Sleeping(Pin<Box<Sleep>>),
+    Awaiting(usize, Handle),
+}
+
+impl Task {
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        let mut world = real();
+        let number = self.number;
+        world.say(format!("poll {number}"));
+        loop {
+            match &mut self.mode {
+                Mode::Go | Mode::Yielded => {}
+                Mode::Waiting => {
+                    if !std::mem::take(&mut world.0.woken.borrow_mut()[number]) {
+                        return Poll::Pending;
+                    }
+                }
+                Mode::Sleeping(sleep) => {
+                    if sleep.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                Mode::Awaiting(other, handle) => {
+                    let other = *other;
+                    let Poll::Ready(told) = handle.poll(cx) else {
+                        return Poll::Pending;
+                    };
+                    if told != "own" {
+                        world.0.taken.borrow_mut()[other] = true;
+                    }
+                    world.say(format!("{number} awaited {other}: {told}"));
+                }
+            }
+            drop(std::mem::replace(&mut self.mode, Mode::Go));
+            let script = world.0.program.script(self.script).clone();
+            match run(&mut world, Who::Task(number), &script.ops, &mut self.pc) {
+                Flow::End => return Poll::Ready(Ok(())),
+                Flow::Fail if self.fallible => return Poll::Ready(Err(Failed)),
+                Flow::Fail => return Poll::Ready(Ok(())),
+                Flow::Panic => panic_any(Boom),
+                Flow::Yield => {
+                    self.mode = Mode::Yielded;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Flow::Wait => {
+                    self.mode = Mode::Waiting;
+                    world.0.woken.borrow_mut()[number] = false;
+                    world.0.wakers.borrow_mut()[number] = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Flow::Sleep(ms) => {
+                    let sleep = mainstay::sleep(Duration::from_millis(ms.into()));
+                    self.mode = Mode::Sleeping(Box::pin(sleep));
+                }
+                Flow::Await(other) => {
+                    let handle = world.0.handles.borrow_mut()[other].take();
+                    self.mode = Mode::Awaiting(other, handle.expect("it can be awaited"));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let mut world = real();
+        let number = self.number;
+        world.say(format!("drop {number}"));
+        world.0.gone.borrow_mut()[number] = true;
+        drop(std::mem::replace(&mut self.mode, Mode::Go));
+        let script = world.0.program.script(self.script).clone();
+        act(&mut world, Who::Destructor(number), &script.on_drop);
+    }
+}
+
+fn act(world: &mut Real, who: Who, ops: &[Op]) {
+    if run(world, who, ops, &mut 0) == Flow::Panic {
+        panic_any(Boom);
+    }
+}
+
+fn act_script(who: Who, script: u8) {
+    let mut world = real();
+    let script = world.0.program.script(script).clone();
+    act(&mut world, who, &script.ops);
+}
+
+struct Plain(Task);
+
+impl Future for Plain {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.step(cx).map(drop)
+    }
+}
+
+struct Fallible(Task);
+
+impl Future for Fallible {
+    type Output = Result<(), Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.step(cx)
+    }
+}
+
+fn tell(to: &str, context: &ExceptionContext<'_>) {
+    let Real(table) = real();
+    let about = |context: &ExceptionContext<'_>| match context.task() {
+        None => "-".to_owned(),
+        Some(task) => match table.ids.borrow().get(&task.id()) {
+            Some(number) => number.to_string(),
+            None => "?".to_owned(),
+        },
+    };
+    match (context.kind(), context.original()) {
+        (ContextKind::Handler, Some(original)) => say(format!(
+            "{to}: Handler of {:?} {}",
+            original.kind(),
+            about(original)
+        )),
+        (kind, _) => say(format!("{to}: {kind:?} {}", about(context))),
+    }
+}
+
+/// Sets the process-wide handler that speaks for executors without one.
+pub(crate) fn listen() {
+    mainstay::set_default_exception_handler(|context| tell("default", context));
+}
+
+impl Real {
+    fn local(&self) -> LocalHandle<'static> {
+        self.0.executor.borrow().clone()
+    }
+
+    /// Takes a handle off the table while it is used: what is called meanwhile finds none.
+    fn with<R>(&self, task: usize, f: impl FnOnce(&mut Handle) -> R) -> Option<R> {
+        let mut handle = self.0.handles.borrow_mut()[task].take()?;
+        let result = f(&mut handle);
+        self.0.handles.borrow_mut()[task] = Some(handle);
+        Some(result)
+    }
+}
+
+impl World for Real {
+    fn say(&mut self, line: String) {
+        self.0.trace.borrow_mut().push(line);
+    }
+
+    fn burn(&mut self) -> bool {
+        let left = self.0.fuel.get();
+        self.0.fuel.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    fn tasks(&self) -> usize {
+        self.0.handles.borrow().len()
+    }
+
+    fn callbacks(&self) -> usize {
+        self.0.callbacks.borrow().len()
+    }
+
+    fn calls(&self) -> usize {
+        self.0.calls.borrow().len()
+    }
+
+    fn spawn(&mut self, script: u8, fallible: bool) {
+        let number = self.tasks();
+        self.say(format!("spawn {number}"));
+        let table = &self.0;
+        table.handles.borrow_mut().push(None);
+        table.taken.borrow_mut().push(false);
+        table.wakers.borrow_mut().push(None);
+        table.woken.borrow_mut().push(false);
+        table.gone.borrow_mut().push(false);
+        let task = Task {
+            number,
+            script,
+            pc: 0,
+            fallible,
+            mode: Mode::Go,
+        };
+        let local = self.local();
+        let handle = if fallible {
+            Handle::Fallible(local.spawn_fallible(Fallible(task)))
+        } else {
+            Handle::Plain(local.spawn(Plain(task)))
+        };
+        let id = either!(&handle, handle => handle.id());
+        table.ids.borrow_mut().insert(id, number);
+        table.handles.borrow_mut()[number] = Some(handle);
+    }
+
+    fn cancel(&mut self, task: usize) -> Option<bool> {
+        self.with(task, |handle| either!(handle, handle => handle.cancel()))
+    }
+
+    fn drop_handle(&mut self, task: usize) -> Option<()> {
+        let handle = self.0.handles.borrow_mut()[task].take();
+        handle.map(drop)
+    }
+
+    fn wake(&mut self, task: usize) -> Option<()> {
+        let waker = self.0.wakers.borrow()[task].clone()?;
+        // Between drives a wake carries the slot's index alone: a stale one may poll somebody else once.
+        if LocalHandle::try_current().is_none() && self.0.gone.borrow()[task] {
+            return None;
+        }
+        self.0.woken.borrow_mut()[task] = true;
+        waker.wake();
+        Some(())
+    }
+
+    fn read(&mut self, task: usize) -> Option<&'static str> {
+        let read = self.with(task, Handle::read)?;
+        if !matches!(read, "pending" | "taken") {
+            self.0.taken.borrow_mut()[task] = true;
+        }
+        Some(read)
+    }
+
+    fn look(&mut self, task: usize) -> Option<&'static str> {
+        self.with(task, |handle| {
+            either!(handle, handle => match handle.exception() {
+                Ok(None) => "returned",
+                Ok(Some(_)) => "failed",
+                Err(ExceptionError::Cancelled) => "cancelled",
+                Err(ExceptionError::Pending) => "pending",
+                Err(_) => "taken",
+            })
+        })
+    }
+
+    fn add_callback(&mut self, task: usize, script: u8) -> Option<()> {
+        self.0.handles.borrow()[task].as_ref()?;
+        let number = self.callbacks();
+        self.0.callbacks.borrow_mut().push((task, None));
+        let id = self.with(task, |handle| {
+            either!(handle, handle => handle.add_done_callback(move |completion| {
+                // Every second one asks for the outcome.
+                let Real(table) = real();
+                let about = table.ids.borrow().get(&completion.task().id()).copied();
+                drop(table);
+                let end = if number % 2 == 1 {
+                    match completion.outcome() {
+                        Outcome::Returned => "returned",
+                        Outcome::Failed(_) => "failed",
+                        _ => "cancelled",
+                    }
+                } else {
+                    let shown = format!("{completion:?}");
+                    if shown.contains("outcome: Returned") {
+                        "returned"
+                    } else if shown.contains("outcome: Cancelled") {
+                        "cancelled"
+                    } else {
+                        "failed"
+                    }
+                };
+                say(format!("callback {number} of {}: {end}", about.expect("it is known")));
+                act_script(Who::Callback(number), script);
+            }))
+        });
+        self.0.callbacks.borrow_mut()[number].1 = id;
+        Some(())
+    }
+
+    fn remove_callback(&mut self, callback: usize) -> Option<bool> {
+        let (task, id) = self.0.callbacks.borrow()[callback];
+        let id = id?;
+        if self.0.taken.borrow()[task] {
+            return None;
+        }
+        self.with(
+            task,
+            |handle| either!(handle, handle => handle.remove_done_callback(id)),
+        )
+    }
+
+    fn call_soon(&mut self, script: u8) {
+        let number = self.calls();
+        let call = self.local().call_soon(move || {
+            say(format!("call {number}"));
+            act_script(Who::Call(number), script);
+        });
+        self.0.calls.borrow_mut().push(call);
+    }
+
+    fn call_later(&mut self, ms: u8, script: u8) {
+        let number = self.calls();
+        let delay = Duration::from_millis(ms.into());
+        let call = self.local().call_later(delay, move || {
+            say(format!("call {number}"));
+            act_script(Who::Call(number), script);
+        });
+        self.0.calls.borrow_mut().push(call);
+    }
+
+    fn cancel_call(&mut self, call: usize) -> bool {
+        let call = self.0.calls.borrow()[call].clone();
+        call.cancel()
+    }
+
+    fn set_handler(&mut self, script: Option<u8>) {
+        let local = self.local();
+        match script {
+            Some(script) => local.set_exception_handler(move |_, context| {
+                tell("handler", context);
+                act_script(Who::Handler, script);
+            }),
+            None => local.clear_exception_handler(),
+        }
+    }
+
+    fn report(&mut self) {
+        let context = ExceptionContext::new("the user's own").build();
+        self.local().call_exception_handler(&context);
+    }
+
+    fn stop(&mut self) {
+        self.local().stop();
+    }
+
+    fn can_await(&mut self, task: usize) -> bool {
+        self.0.handles.borrow()[task].is_some() && !self.0.taken.borrow()[task]
+    }
+}
+
+/// Runs the whole program.
+pub(crate) fn play(program: &Program) -> Vec<String> {
+    let policy = if program.if_unretrieved {
+        ReportPolicy::IfUnretrieved
+    } else {
+        ReportPolicy::OnFailure
+    };
+    let executor: Executor<'static> = Executor::builder().virtual_clock().report(policy).build();
+    // The handle of a task that has ended keeps the books open when the executor is gone.
+    let keeper = executor.spawn(async {});
+    let _ = executor.run_until_stalled();
+    let books = executor.handle();
+    let table = Rc::new(Table {
+        program: program.clone(),
+        trace: RefCell::default(),
+        fuel: Cell::new(FUEL),
+        executor: RefCell::new(executor.handle()),
+        start: executor.now(),
+        handles: RefCell::default(),
+        taken: RefCell::default(),
+        wakers: RefCell::default(),
+        woken: RefCell::default(),
+        gone: RefCell::default(),
+        ids: RefCell::default(),
+        callbacks: RefCell::default(),
+        calls: RefCell::default(),
+    });
+    TABLE.with(|slot| slot.replace(Some(Rc::clone(&table))));
+    let mut world = real();
+    for step in &program.steps {
+        world.say(format!("{step:?}"));
+        match *step {
+            Step::Do(script) => {
+                let ops = program.script(script).ops.clone();
+                let _ = run(&mut world, Who::Owner, &ops, &mut 0);
+            }
+            Step::Tick(budget) => {
+                let progress = executor.tick(budget.into());
+                say_progress(&table, &progress);
+            }
+            Step::UntilStalled => {
+                let progress = executor.run_until_stalled();
+                say_progress(&table, &progress);
+            }
+            Step::BlockOn(ms) => {
+                let done = executor.try_block_on(async move {
+                    mainstay::sleep(Duration::from_millis(ms.into())).await;
+                });
+                let word = if done.is_ok() { "done" } else { "stopped" };
+                world.say(format!("root: {word}"));
+            }
+            Step::Advance(ms) => executor.advance(Duration::from_millis(ms.into())),
+        }
+        say_stats(&books);
+    }
+    world.say("close".to_owned());
+    drop(executor);
+    say_stats(&books);
+    for task in 0..world.tasks() {
+        let handle = table.handles.borrow_mut()[task].take();
+        drop(handle);
+    }
+    say_stats(&books);
+    drop(keeper);
+    TABLE.with(|slot| slot.replace(None));
+    let trace = table.trace.take();
+    drop(world);
+    trace
+}
+
+/// Without the keeper.
+fn say_stats(books: &LocalHandle<'static>) {
+    let s = books.stats();
+    say(format!(
+        "spawned {} live {} returned {} failed {} cancelled {} reported {} retrieved {} unread {} reports {} polls {}",
+        s.spawned - 1,
+        s.live,
+        s.returned - 1,
+        s.failed,
+        s.cancelled,
+        s.reported,
+        s.retrieved,
+        s.unread,
+        s.reports,
+        s.polls - 1
+    ));
+}
+
+fn say_progress(table: &Table, progress: &Progress) {
+    let next = progress
+        .next_deadline
+        .map(|next| next.duration_since(table.start).as_millis());
+    say(format!(
+        "polls {} more {} next {next:?}",
+        progress.polls, progress.more
+    ));
+}
