@@ -233,6 +233,7 @@ pub(crate) trait Choices {
 }
 
 /// Choices by SplitMix64.
+#[allow(dead_code, reason = "the fuzzer brings choices of its own")]
 #[derive(Debug)]
 pub(crate) struct Seed(pub(crate) u64);
 
