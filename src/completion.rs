@@ -1,11 +1,14 @@
 //! How a task ended, as done callbacks see it; and the side record that holds them.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::task::Waker;
 
 use crate::exception::Exception;
+use crate::listeners::Listeners;
 use crate::task::TaskInfo;
 use crate::unwind::Panic;
 
@@ -96,6 +99,8 @@ pub(crate) struct Extras {
     pub(crate) callbacks: Vec<(CallbackId, DoneCallback)>,
     /// A destructor's panic, beside the error that the task returned.
     pub(crate) also: Option<Box<Panic>>,
+    /// Who is to be woken when the task is asked to end; the task itself, in the ordinary case, needs no place here.
+    pub(crate) listeners: Option<Rc<RefCell<Listeners>>>,
     /// Shared with the task's `CancelHandle`s: [`FINISHED`], [`ASKED`].
     pub(crate) finished: Option<Arc<AtomicU8>>,
 }

@@ -21,7 +21,7 @@ use crate::exception::Exception;
 use crate::join::JoinHandle;
 use crate::report::{self, ContextKind, ExceptionContext, Installed};
 use crate::scheduler::counters::Stats;
-use crate::scheduler::{ENDLESS, Scheduler};
+use crate::scheduler::{ENDLESS, GONE, Scheduler};
 use crate::task::TaskInfo;
 use crate::unwind::{Panic, bury};
 
@@ -275,7 +275,7 @@ pub(crate) fn idle(scheduler: Weak<Scheduler>) -> impl Future<Output = ()> {
     };
     future::poll_fn(move |cx| match idler.scheduler.upgrade() {
         Some(scheduler) if !scheduler.is_idle() => {
-            let id = *idler.id.get_or_insert_with(|| scheduler.new_idler());
+            let id = *idler.id.get_or_insert_with(|| scheduler.new_listener());
             scheduler.set_idler(id, cx.waker());
             // Cloning a foreign waker may have ended the last task.
             if scheduler.is_idle() {
@@ -395,7 +395,7 @@ fn refused<'env, F: Future + 'env>(
     if matches!(refused, Refused::Leaked) {
         report_destructor(ENDLESS, None);
     }
-    JoinHandle::new(Claim::cancelled(name))
+    JoinHandle::new(Claim::cancelled(name, GONE))
 }
 
 impl Debug for TaskBuilder<'_, '_> {

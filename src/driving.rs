@@ -41,6 +41,17 @@ pub(crate) fn current() -> Option<Rc<Scheduler>> {
         .flatten()
 }
 
+/// The innermost driven executor of this thread, which `what` needs.
+#[track_caller]
+pub(crate) fn running(what: &str) -> Rc<Scheduler> {
+    match current() {
+        Some(scheduler) => scheduler,
+        None => panic!(
+            "mainstay: `{what}` was called or polled outside of a running executor; call it from a task or a callback"
+        ),
+    }
+}
+
 /// Runs `f` on the executor with this id if it is being driven on this thread.
 pub(crate) fn with<R>(executor: u32, f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
     let found = STACK

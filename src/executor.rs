@@ -144,9 +144,7 @@ impl<'env> Executor<'env> {
             Driving::Finished(value) => value,
             Driving::Panicked(panic) => resume_unwind(panic.into_payload()),
             Driving::Stopped(Some(payload)) => resume_unwind(payload),
-            Driving::Stopped(None) => {
-                panic!("mainstay: the executor was stopped before the root finished")
-            }
+            Driving::Stopped(None) => stopped(),
         }
     }
 
@@ -182,7 +180,7 @@ impl<'env> Executor<'env> {
                 if self.scheduler.is_stopping() {
                     return self.scheduler.take_stop();
                 }
-                self.park_if_idle(None);
+                self.park_if_idle(None, None);
             }
         });
         if let Some(payload) = payload {
@@ -559,8 +557,12 @@ impl<'env> Executor<'env> {
 
     // --- driving ----------------------------------------------------------------------------------------------------
 
+    pub(crate) fn scheduler(&self) -> &Rc<Scheduler> {
+        &self.scheduler
+    }
+
     #[track_caller]
-    fn drive<R>(&self, what: &str, f: impl FnOnce(Driven<'_>) -> R) -> R {
+    pub(crate) fn drive<R>(&self, what: &str, f: impl FnOnce(Driven<'_>) -> R) -> R {
         if self.is_running() {
             driven_already(what);
         }
@@ -609,7 +611,7 @@ impl<'env> Executor<'env> {
                 if self.scheduler.is_stopping() {
                     last = true;
                 } else {
-                    self.park_if_idle(Some(&slot));
+                    self.park_if_idle(Some(&slot), None);
                 }
             };
             // User code: Drop of the root. Inside the drive, so that what it cancels goes at once.
@@ -642,8 +644,8 @@ impl<'env> Executor<'env> {
         Driving::Finished(value)
     }
 
-    /// Parks unless there is something to do, for the root too, if there is one.
-    fn park_if_idle(&self, root: Option<&Root>) {
+    /// Parks unless there is something to do, for the root too, if there is one; at most until `limit`.
+    pub(crate) fn park_if_idle(&self, root: Option<&Root>, limit: Option<Instant>) {
         let idle = || {
             !self.scheduler.has_work()
                 && !self.scheduler.is_stopping()
@@ -653,7 +655,7 @@ impl<'env> Executor<'env> {
             // What is due may be the root's, and a foreign waker may do anything.
             self.scheduler.look_at_clock_now();
             if idle() {
-                self.scheduler.park();
+                self.scheduler.park(limit);
             }
         }
     }
@@ -697,6 +699,12 @@ impl<F: Fn()> Drop for Hook<F> {
             self.endpoint.hook_panicked(panic.into_payload());
         }
     }
+}
+
+#[cold]
+#[track_caller]
+pub(crate) fn stopped() -> ! {
+    panic!("mainstay: the executor was stopped before the root finished")
 }
 
 #[cold]

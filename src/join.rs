@@ -323,14 +323,12 @@ impl<T> JoinHandle<T> {
 
     /// A handle of a task that never began is finished without ever having been published.
     fn take_again(&mut self) -> Option<JoinError> {
-        if self.claim.take_refusal() {
-            return Some(JoinError::cancelled(
-                self.claim.id(),
-                &self.claim.name(),
-                Some("the executor was dropped".into()),
-            ));
-        }
-        None
+        let reason = self.claim.take_refusal()?;
+        Some(JoinError::cancelled(
+            self.claim.id(),
+            &self.claim.name(),
+            Some(reason.into()),
+        ))
     }
 
     fn pending(&mut self, waker: &Waker) -> Poll<Result<T, JoinError>> {

@@ -59,6 +59,12 @@
 //! [`Executor::run_until_stalled`] and [`Executor::tick`] never block, for host loops that are told by
 //! [`Executor::on_wake`] when to call. All of them make *passes*: a pass polls once each task that was ready when it began.
 
+//!
+//! # Ending
+//!
+//! [`run`] is an executor, a root, and a shutdown of what the root leaves. [`Executor::shutdown`] asks every task to end, which
+//! one that has something to finish first hears by [`cancel_requested`], gives them time, and drops the rest.
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod key;
@@ -66,6 +72,7 @@ mod sync;
 mod unwind;
 
 mod exception;
+mod listeners;
 mod park;
 mod task;
 mod timer;
@@ -89,6 +96,7 @@ mod driving;
 mod error;
 
 mod join;
+mod request;
 
 mod call;
 mod context;
@@ -98,6 +106,7 @@ mod time;
 mod executor;
 
 mod builder;
+mod shutdown;
 
 pub use builder::Builder;
 pub use call::CallHandle;
@@ -113,8 +122,11 @@ pub use join::{CancelHandle, CancelOnDrop, JoinHandle};
 pub use report::{
     ContextKind, ExceptionContext, ExceptionContextBuilder, set_default_exception_handler,
 };
+pub use request::cancel_requested;
 pub use scheduler::counters::Stats;
 pub use scheduler::policy::ReportPolicy;
+pub use scheduler::shutting::ShutdownReport;
+pub use shutdown::run;
 pub use spawner::{Closed, Spawner};
 pub use task::{TaskId, TaskInfo, TaskState};
 pub use time::{Elapsed, Interval, Sleep, interval, sleep, sleep_until, timeout, timeout_at};

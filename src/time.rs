@@ -8,20 +8,10 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::driving;
+use crate::driving::running;
 use crate::scheduler::Scheduler;
 use crate::scheduler::timing::Alarm;
 use crate::timer::TimerId;
-
-#[track_caller]
-fn running(what: &str) -> Rc<Scheduler> {
-    match driving::current() {
-        Some(scheduler) => scheduler,
-        None => panic!(
-            "mainstay: `{what}` was called or polled outside of a running executor; call it from a task or a callback"
-        ),
-    }
-}
 
 /// Waits for `duration`, by the clock of the running executor; never shorter.
 ///

@@ -37,8 +37,8 @@ struct Remains {
     id: TaskId,
     name: Name,
     end: End,
-    /// It never began, and nobody has been told so yet.
-    refused: Cell<bool>,
+    /// Why it never began, if that is so and nobody has been told yet.
+    refused: Cell<Option<&'static str>>,
 }
 
 const SPENT: usize = 1;
@@ -82,15 +82,15 @@ impl<T> Claim<T> {
         }
     }
 
-    /// A claim to nothing: it reads as a task that was cancelled before it began.
-    pub(crate) fn cancelled(name: Option<Arc<str>>) -> Self {
+    /// A claim to nothing: it reads as a task that was cancelled before it began, for this reason.
+    pub(crate) fn cancelled(name: Option<Arc<str>>, reason: &'static str) -> Self {
         let id = super::fresh_id();
         let mut claim = Claim::nothing();
         claim.leave(Remains {
             id,
             name: name.map_or_else(|| Name::counted(id), Name::Given),
             end: End::Cancelled,
-            refused: Cell::new(true),
+            refused: Cell::new(Some(reason)),
         });
         claim
     }
@@ -172,7 +172,7 @@ impl<T> Claim<T> {
                 id,
                 name: Name::counted(id),
                 end,
-                refused: Cell::new(false),
+                refused: Cell::new(None),
             });
         }
         let end = match end {
@@ -328,10 +328,9 @@ impl<T> Claim<T> {
         self.header().map(|header| header.key.get())
     }
 
-    /// Takes the one outcome of a task that never began. `false`: it is not such a task, or was taken.
-    pub(crate) fn take_refusal(&mut self) -> bool {
-        self.remains()
-            .is_some_and(|remains| remains.refused.replace(false))
+    /// Takes the one outcome of a task that never began: the reason. `None`: it is not such a task, or was taken.
+    pub(crate) fn take_refusal(&mut self) -> Option<&'static str> {
+        self.remains()?.refused.take()
     }
 
     /// Whether giving the claim up leaves something to look at or to drop.
@@ -381,7 +380,7 @@ impl<T> Claim<T> {
                 id,
                 name: Name::Given(name),
                 end,
-                refused: Cell::new(false),
+                refused: Cell::new(None),
             }),
         }
         // SAFETY: alive until here, and not touched after.

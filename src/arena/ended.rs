@@ -10,8 +10,8 @@ use crate::unwind::{Panic, bury, catch};
 
 use super::record::{info_of, make_extras, reference};
 use super::slots::{
-    BACKGROUND, BORROWS, CALL, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, PINNED, READ, STORED,
-    TOLD,
+    ASKS, BACKGROUND, BORROWS, CALL, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, PINNED, READ,
+    STORED, TOLD,
 };
 use super::{Arena, Dropped, TaskRef};
 
@@ -63,10 +63,12 @@ impl<'a> Ended<'a> {
         End::of(self.header().flags.get())
     }
 
-    /// Whether nothing has to be done but waking a task: no failure, no callback, no foreign awaiter.
+    /// Whether nothing has to be done but waking a task: no failure, no callback, no foreign awaiter, nothing to count.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        !self.header().has(FAILED | EXTRAS | BACKGROUND | CALL)
+        !self
+            .header()
+            .has(FAILED | EXTRAS | BACKGROUND | CALL | ASKS)
     }
 
     /// Makes the outcome of a [plain](Self::is_plain) task takeable, or frees the slot if nobody can take it.
@@ -179,6 +181,11 @@ impl Pinned {
 
     pub(crate) fn is_background(&self) -> bool {
         self.header().has(BACKGROUND)
+    }
+
+    /// Whether the task has ever wanted to know whether it is asked to end.
+    pub(crate) fn asked(&self) -> bool {
+        self.header().has(ASKS)
     }
 
     pub(crate) fn is_told(&self) -> bool {

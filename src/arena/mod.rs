@@ -28,6 +28,7 @@
 //! - **A7** Everything here happens on the thread that made the arena: none of these types is `Send` or `Sync`.
 
 pub(crate) mod afterlife;
+mod asking;
 pub(crate) mod cell;
 pub(crate) mod claim;
 pub(crate) mod driven;
@@ -427,6 +428,16 @@ impl Arena {
             .collect();
         calls.sort_unstable_by_key(|task| task.id);
         calls
+    }
+
+    /// Whether this key is that of a callback that is still there.
+    pub(crate) fn is_call(&self, key: usize) -> bool {
+        let slot = self.pages.slot(Key::<usize>::from_word(key).index());
+        slot.is_some_and(|slot| {
+            // SAFETY: as in `wake`.
+            let header = unsafe { slot.as_ref() };
+            header.key.get() == key && header.has(CALL)
+        })
     }
 
     /// All tasks that failed, were neither told nor read, and are only kept by a handle; in spawn order.

@@ -60,6 +60,12 @@ pub(super) const DEDICATED: u32 = 1 << 14;
 pub(super) const CALL: u32 = 1 << 16;
 /// Callbacks wait for the next pass on this finished task.
 pub(super) const LATE: u32 = 1 << 17;
+/// It was asked to end by itself.
+pub(super) const REQUESTED: u32 = 1 << 19;
+/// It has wanted to know whether it is asked to.
+pub(super) const ASKS: u32 = 1 << 20;
+/// It is to be woken when it is asked.
+pub(super) const LISTENS: u32 = 1 << 21;
 /// Vacant, in a page that is about to be given back.
 pub(super) const SHED: u32 = 1 << 18;
 /// Nobody lives here.

@@ -67,22 +67,14 @@ impl Scheduler {
         }
     }
 
-    /// A task was spawned on an executor that is closing. Destructors that spawn their like are capped.
-    pub(super) fn bury_late(&self, task: TaskRef) {
+    /// A task was spawned, or a callback made, on an executor that takes none. Destructors that make their like are capped.
+    pub(super) fn bury_late(&self, task: TaskRef, reason: Option<&str>) {
         self.afterlife.set(self.afterlife.get() + 1);
         if self.is_afterlife_over() {
-            if self.afterlife.get() == MAX_AFTERLIFE {
-                self.tell(
-                    ContextKind::Destructor,
-                    ENDLESS,
-                    None,
-                    self.arena.info(task),
-                );
-            }
-            return;
+            let info = self.arena.info(task);
+            self.tell(ContextKind::Destructor, ENDLESS, None, info);
         }
-        let reason = Box::from("the executor was dropped");
-        self.cancel(task, Some(reason));
+        self.cancel(task, reason.map(Box::from));
     }
 
     pub(super) fn is_afterlife_over(&self) -> bool {

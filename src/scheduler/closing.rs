@@ -3,7 +3,7 @@
 use crate::arena::driven::Driven;
 use crate::report::{ContextKind, ExceptionContext, has_process_handler, write_record};
 
-use super::Scheduler;
+use super::{Phase, Scheduler};
 
 impl Scheduler {
     /// Ends every task and tells everything that is still to be told. Nothing can be spawned any more.
@@ -11,7 +11,7 @@ impl Scheduler {
         /// How many pending tasks the default handler names.
         const NAMED: usize = 10;
         self.take_cancels();
-        self.closed.set(true);
+        self.phase.set(Phase::Closed);
         // No host is to come back for an executor that is gone.
         self.arena.endpoint().set_host(None);
         self.drop_messages();
@@ -24,7 +24,7 @@ impl Scheduler {
         let mut destroyed = 0;
         loop {
             let live = self.arena.live();
-            if live.is_empty() || self.is_afterlife_over() {
+            if live.is_empty() {
                 break;
             }
             for task in live {
@@ -87,7 +87,7 @@ impl Scheduler {
 
     /// Calls what was added to finished tasks, and what those calls add. A callback that adds its like for ever is ended
     /// by the executor's end.
-    fn run_all_late(&self) {
+    pub(super) fn run_all_late(&self) {
         for _ in 0..MAX_ROUNDS {
             if self.late.borrow().is_empty() {
                 break;

@@ -78,12 +78,22 @@ impl Scheduler {
         if pinned.is_background() {
             self.counters.background.sub(1);
         }
+        if pinned.asked() {
+            self.one_asks_less();
+        }
         let record = self.arena.extras_if_any(pinned.task());
         if let Some(finished) = record
             .as_ref()
             .and_then(|record| record.borrow().finished.clone())
         {
             finished.fetch_or(FINISHED, Ordering::Release);
+        }
+        let listeners = record
+            .as_ref()
+            .and_then(|record| record.borrow_mut().listeners.take());
+        if let Some(listeners) = listeners {
+            // Nobody will ask this task any more.
+            self.drop_listeners(&listeners);
         }
         if pinned.end() != End::Cancelled {
             let also = pinned.take_also();
@@ -114,19 +124,6 @@ impl Scheduler {
         }
         let info = pinned.info();
         self.publish(pinned, &info);
-    }
-
-    #[cold]
-    pub(super) fn wake_idlers(&self) {
-        // Each looks for itself and comes back if it is not yet time.
-        let idlers = std::mem::take(&mut *self.idlers.borrow_mut());
-        self.has_idlers.set(false);
-        for (_, waker) in idlers {
-            // User code: a foreign waker.
-            if let Err(panic) = catch(|| waker.wake()) {
-                self.tell(ContextKind::Callback, "Panic in a waker", Some(panic), None);
-            }
-        }
     }
 
     pub(super) fn push(&self, item: Item) {
@@ -327,8 +324,14 @@ impl Scheduler {
             self.publish(pinned, &info);
             return None;
         }
-        if pinned.end() == End::Failed && self.policy == ReportPolicy::OnFailure {
-            self.report_task(&pinned, &info, ContextKind::TaskFailed);
+        if pinned.end() == End::Failed {
+            match (self.is_shutting_down(), self.policy) {
+                (true, _) => self.report_task(&pinned, &info, ContextKind::Shutdown),
+                (false, ReportPolicy::OnFailure) => {
+                    self.report_task(&pinned, &info, ContextKind::TaskFailed);
+                }
+                (false, ReportPolicy::IfUnretrieved) => {}
+            }
         }
         let record = self.arena.extras_if_any(pinned.task());
         let queue = take_callbacks(record.as_deref());
@@ -364,6 +367,7 @@ impl Scheduler {
         let exception = pinned.exception();
         let message = match (kind, exception) {
             (ContextKind::NeverRetrieved, _) => "Task exception was never retrieved",
+            (ContextKind::Shutdown, _) => "Task failed while the executor was shut down",
             (_, Some(exception)) if exception.is_error() => "Task returned an error",
             _ => "Task panicked",
         };

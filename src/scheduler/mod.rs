@@ -5,14 +5,17 @@
 //!
 //! No `RefCell` here is ever borrowed across user code (P6): a borrow takes something out and ends.
 
+mod asking;
 mod callbacks;
 mod cancelling;
 mod closing;
 pub(crate) mod counters;
 mod ending;
 pub(crate) mod inbox;
+mod listening;
 mod pass;
 pub(crate) mod policy;
+pub(crate) mod shutting;
 pub(crate) mod timing;
 
 use std::any::Any;
@@ -21,7 +24,6 @@ use std::collections::VecDeque;
 use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::Waker;
 
 use crate::arena::afterlife::{self, Refused};
 use crate::arena::cell::Judge;
@@ -30,6 +32,7 @@ use crate::arena::owner::Gate;
 use crate::arena::{Arena, TaskRef};
 use crate::completion::CallbackId;
 use crate::exception::Exception;
+use crate::listeners::Listeners;
 use crate::report::{self, ContextKind, ExceptionContext, Reporter};
 use crate::task::TaskInfo;
 use crate::unwind::{Panic, bury, catch_drop};
@@ -39,6 +42,7 @@ use counters::Counters;
 use ending::Item;
 use inbox::Inbox;
 use policy::ReportPolicy;
+use shutting::SHUT_DOWN;
 use timing::Time;
 
 /// See the module documentation.
@@ -58,7 +62,7 @@ pub(crate) struct Scheduler {
     /// Tasks to be destroyed by the outermost cancel or drop.
     graveyard: RefCell<VecDeque<TaskRef>>,
     burying: Cell<bool>,
-    /// Tasks spawned while the executor was closing, to cap destructors that spawn their like.
+    /// Tasks spawned and callbacks made while the executor took none, to cap destructors that spawn their like.
     afterlife: Cell<usize>,
     /// Cancelled while nobody drove: the next drive destroys them.
     doomed: RefCell<Vec<TaskRef>>,
@@ -66,9 +70,15 @@ pub(crate) struct Scheduler {
     late: RefCell<Vec<Calls>>,
     stopping: Cell<bool>,
     fatal: RefCell<Option<Box<dyn Any + Send>>>,
-    closed: Cell<bool>,
+    phase: Cell<Phase>,
+    /// Live tasks that have polled a `cancel_requested`.
+    asking: Cell<usize>,
+    /// Who waits, outside of any task, for a shutdown.
+    outside: RefCell<Listeners>,
+    /// How often the executor has been shut down.
+    shutdowns: Cell<u64>,
     /// Who waits until no other task is live.
-    idlers: RefCell<Vec<(u64, Waker)>>,
+    idlers: RefCell<Listeners>,
     has_idlers: Cell<bool>,
     /// Other threads have sent closures that have not been called.
     has_messages: Cell<bool>,
@@ -85,7 +95,22 @@ pub(crate) struct Scheduler {
 
 /// The report of a chain of destructors that does not end.
 pub(crate) const ENDLESS: &str =
-    "Destructors go on spawning tasks on a dropped executor; the rest is leaked";
+    "Destructors go on spawning tasks on an executor that takes none; the rest is leaked";
+
+/// Why a task of an executor that is gone never began.
+pub(crate) const GONE: &str = "the executor was dropped";
+
+/// Whether an executor takes tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Whoever is spawned is asked to end at once.
+    ShuttingDown,
+    /// There were too many rounds of those: whoever is spawned is cancelled at once.
+    Refusing,
+    /// The executor goes, or is gone.
+    Closed,
+}
 
 /// What an executor is made with.
 #[derive(Debug, Default)]
@@ -117,7 +142,10 @@ impl Scheduler {
             late: RefCell::default(),
             stopping: Cell::new(false),
             fatal: RefCell::new(None),
-            closed: Cell::new(false),
+            phase: Cell::new(Phase::Open),
+            asking: Cell::new(0),
+            outside: RefCell::default(),
+            shutdowns: Cell::new(0),
             idlers: RefCell::default(),
             has_idlers: Cell::new(false),
             has_messages: Cell::new(false),
@@ -163,9 +191,9 @@ impl Scheduler {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let aside = !self.arena.is_driven() || self.closed.get();
+        let aside = !self.arena.is_driven() || self.phase.get() != Phase::Open;
         if aside {
-            if self.is_gone() {
+            if self.takes_no_more() {
                 return self.refuse(gate, future);
             }
             self.arena.take_remote_wakes_between_drives();
@@ -182,26 +210,62 @@ impl Scheduler {
     /// Whether the executor has been dropped, and only handles keep its remains.
     #[cold]
     pub(super) fn is_gone(&self) -> bool {
-        self.closed.get() && !self.arena.is_driven()
+        self.phase.get() == Phase::Closed && !self.arena.is_driven()
+    }
+
+    /// Whether not even a slot is let any more, to what would be cancelled at once.
+    #[cold]
+    pub(super) fn takes_no_more(&self) -> bool {
+        self.is_gone() || self.is_ending() && self.is_afterlife_over()
+    }
+
+    /// Whether what comes is cancelled at once.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.phase.get(), Phase::Refusing | Phase::Closed)
     }
 
     /// Nothing will ever run this future: it is dropped here, and its handle reads as cancelled.
     #[cold]
     fn refuse<'env, F: Future + 'env>(&self, gate: Gate<'env>, future: F) -> Claim<F::Output> {
-        let refused = afterlife::refuse(gate, future, &|panic| self.tell_destructor(panic, None));
+        self.drop_refused(gate, future);
+        Claim::cancelled(None, self.why_refused())
+    }
+
+    /// Drops a future or a callback that came too late.
+    #[cold]
+    pub(super) fn drop_refused<'env, T: 'env>(&self, gate: Gate<'env>, refused: T) {
+        if !self.is_gone() {
+            #[expect(
+                clippy::mem_forget,
+                reason = "a chain of destructors without end can only be leaked, and this was reported (`bury_late`)"
+            )]
+            return std::mem::forget(refused);
+        }
+        let refused = afterlife::refuse(gate, refused, &|panic| self.tell_destructor(panic, None));
         if matches!(refused, Refused::Leaked) {
             self.tell(ContextKind::Destructor, ENDLESS, None, None);
         }
-        Claim::cancelled(None)
+    }
+
+    fn why_refused(&self) -> &'static str {
+        match self.phase.get() {
+            Phase::Closed => GONE,
+            Phase::Open | Phase::ShuttingDown | Phase::Refusing => SHUT_DOWN,
+        }
     }
 
     /// A spawn outside of the ordinary: between drives, or on an executor that is closing.
     #[cold]
     fn spawned_aside(&self, task: Option<TaskRef>) {
-        if !self.closed.get() {
-            self.prod();
-        } else if let Some(task) = task {
-            self.bury_late(task);
+        match (self.phase.get(), task) {
+            (Phase::Open, _) => self.prod(),
+            (Phase::ShuttingDown, Some(task)) => {
+                self.request_cancel(task);
+            }
+            (Phase::Refusing | Phase::Closed, Some(task)) => {
+                self.bury_late(task, Some(self.why_refused()));
+            }
+            (_, None) => {}
         }
     }
 
@@ -283,65 +347,21 @@ impl Scheduler {
     pub(crate) fn has_fatal(&self) -> bool {
         self.stopping.get() && self.fatal.borrow().is_some()
     }
-
-    // --- idle -------------------------------------------------------------------------------------------------------
-
-    /// Whether no task but the running one, and those in the background, is live.
-    pub(crate) fn is_idle(&self) -> bool {
-        let own = self
-            .arena
-            .running()
-            .is_some_and(|task| !self.arena.is_background(task));
-        self.counters.live.get() - self.counters.background.get() <= u64::from(own)
-    }
-
-    /// Names somebody who waits for that.
-    pub(crate) fn new_idler(&self) -> u64 {
-        self.new_callback_id().0
-    }
-
-    /// Sets whom to wake when a task has ended; one waker for each who waits.
-    pub(crate) fn set_idler(&self, id: u64, waker: &Waker) {
-        let known = self
-            .idlers
-            .borrow()
-            .iter()
-            .any(|(other, old)| *other == id && old.will_wake(waker));
-        if known {
-            return;
-        }
-        // User code: clone of a foreign waker.
-        let waker = waker.clone();
-        self.remove_idler(id);
-        self.idlers.borrow_mut().push((id, waker));
-        self.has_idlers.set(true);
-    }
-
-    pub(crate) fn remove_idler(&self, id: u64) {
-        let removed = {
-            let mut idlers = self.idlers.borrow_mut();
-            let at = idlers.iter().position(|(other, _)| *other == id);
-            at.map(|at| idlers.remove(at))
-        };
-        // User code: Drop of a foreign waker.
-        if let Err(panic) = catch_drop(removed) {
-            self.tell_destructor(panic, None);
-        }
-    }
 }
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
         // The last handle of a dropped executor may bring us here, from anywhere: what users gave is dropped contained.
         let late = std::mem::take(self.late.get_mut());
-        let idlers = std::mem::take(self.idlers.get_mut());
+        let idlers = std::mem::take(self.idlers.get_mut()).into_wakers();
+        let outside = std::mem::take(self.outside.get_mut()).into_wakers();
         let fatal = self.fatal.take();
         // One by one: two that panic in one drop would abort.
         // User code: Drop of the handler's and callbacks' captures, of foreign wakers, of a payload that nobody collected.
         let dropped = [self.reporter.set_handler(None), catch_drop(fatal)]
             .into_iter()
             .chain(late.into_iter().flat_map(Calls::drop_each))
-            .chain(idlers.into_iter().map(catch_drop));
+            .chain(idlers.chain(outside).map(catch_drop));
         for panic in dropped.filter_map(Result::err) {
             let context = ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
                 .with_exception(Some(Exception::panic(&panic)));

@@ -9,14 +9,13 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::arena::TaskRef;
-use crate::arena::afterlife::{self, Refused};
 use crate::arena::owner::Gate;
 use crate::report::ContextKind;
 use crate::timer::{TimerId, Timers};
 use crate::unwind::{catch, catch_drop};
 use crate::waker;
 
-use super::{ENDLESS, Scheduler};
+use super::Scheduler;
 
 /// What a timer wakes.
 #[derive(Debug)]
@@ -233,9 +232,17 @@ impl Scheduler {
         self.time.due.replace(due);
     }
 
-    /// Waits until another thread notifies or the next deadline comes; with a virtual clock, jumps there.
-    pub(crate) fn park(&self) {
-        let deadline = self.next_deadline();
+    /// Whether this executor has a clock of its own, which jumps.
+    pub(crate) fn has_virtual_clock(&self) -> bool {
+        self.time.virtual_now.is_some()
+    }
+
+    /// Waits until another thread notifies or the next deadline, or `limit`, comes; with a virtual clock, jumps there.
+    pub(crate) fn park(&self, limit: Option<Instant>) {
+        let deadline = match (self.next_deadline(), limit) {
+            (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
+            (deadline, limit) => deadline.or(limit),
+        };
         // Whatever ends this, time has passed.
         self.time.since.set(LOOK_EVERY);
         let parker = self.arena.endpoint().parker();
@@ -270,11 +277,8 @@ impl Scheduler {
     where
         F: FnOnce() + 'env,
     {
-        if self.closed.get() {
-            let refused = afterlife::refuse(gate, call, &|panic| self.tell_destructor(panic, None));
-            if matches!(refused, Refused::Leaked) {
-                self.tell(ContextKind::Destructor, ENDLESS, None, None);
-            }
+        if self.takes_no_more() {
+            self.drop_refused(gate, call);
             return None;
         }
         if !self.arena.is_driven() {
@@ -289,6 +293,10 @@ impl Scheduler {
         });
         let ready = matches!(due, Due::Now);
         let (task, key) = self.arena.insert_call(gate, future, ready, location);
+        if self.is_ending() {
+            self.bury_late(task, None);
+            return None;
+        }
         let timer = match due {
             Due::At(at) => Some(self.arm(at, Alarm::Key(key))),
             Due::Now | Due::Never => None,
@@ -297,6 +305,17 @@ impl Scheduler {
             self.prod();
         }
         Some((task, timer))
+    }
+
+    /// Disarms the timers of all callbacks: they are about to be dropped.
+    pub(super) fn disarm_calls(&self) {
+        let mut timers = self.time.timers.borrow_mut();
+        let disarmed =
+            timers.disarm_if(|alarm| matches!(alarm, Alarm::Key(key) if self.arena.is_call(*key)));
+        self.time.armed.set(!timers.is_empty());
+        drop(timers);
+        // Keys: no user code.
+        drop(disarmed);
     }
 
     /// Drops a callback uncalled. `false`: it was called, or dropped before.

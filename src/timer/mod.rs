@@ -229,6 +229,18 @@ impl<T> Timers<T> {
         true
     }
 
+    /// Takes back every armed timer that `which` says; in proportion to the nodes there are.
+    pub(crate) fn disarm_if(&mut self, which: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut ids = Vec::new();
+        for (index, node) in (0..).zip(&self.nodes) {
+            if node.value.as_ref().is_some_and(&which) {
+                let generation = node.generation;
+                ids.push(TimerId { index, generation });
+            }
+        }
+        ids.into_iter().filter_map(|id| self.disarm(id)).collect()
+    }
+
     /// What an armed timer carries.
     pub(crate) fn get_mut(&mut self, id: TimerId) -> Option<&mut T> {
         self.node(id)?;

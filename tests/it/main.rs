@@ -16,6 +16,7 @@ mod order;
 mod reentry;
 mod remote;
 mod retention;
+mod shutdown;
 mod structure;
 mod teardown;
 mod time;

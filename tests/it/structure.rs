@@ -16,6 +16,7 @@ const BANDS: &[(&str, u32)] = &[
     ("task", 0),
     ("unwind", 0),
     ("exception", 1),
+    ("listeners", 1),
     ("park", 1),
     ("completion", 2),
     ("remote", 2),
@@ -27,12 +28,14 @@ const BANDS: &[(&str, u32)] = &[
     ("driving", 7),
     ("error", 7),
     ("join", 8),
+    ("request", 8),
     ("time", 8),
     ("context", 9),
     ("call", 10),
     ("spawner", 10),
     ("executor", 11),
     ("builder", 12),
+    ("shutdown", 12),
     // Exempt from the import rule: it re-exports from everywhere.
     ("lib", 13),
 ];
