@@ -36,7 +36,7 @@ pub(crate) struct Home<'a> {
 impl<'a> Home<'a> {
     /// An executor with a tenant of the first generation in every slot.
     pub(crate) fn new(endpoint: &'a Endpoint) -> Self {
-        endpoint.reserve(SLOTS);
+        assert!(endpoint.reserve(SLOTS));
         Home {
             endpoint,
             tenants: Cell::new([Some(FIRST); SLOTS as usize]),

@@ -276,7 +276,10 @@ impl Pages {
         if missing == 0 {
             return;
         }
-        endpoint.reserve(bound);
+        if !endpoint.reserve(bound) {
+            drop(store);
+            no_memory();
+        }
         let vacant = store.vacant_frame();
         for number in (store.frames.len()..len).rev() {
             store.idle.push(u32::try_from(number).unwrap_or(u32::MAX));

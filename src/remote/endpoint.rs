@@ -110,14 +110,25 @@ impl Endpoint {
     }
 
     /// Makes links for the slot indices below `slots`. Home thread, before a key with such an index is handed out.
-    pub(crate) fn reserve(&self, slots: u32) {
+    /// `false`: out of memory; what was made stays, and there is no key to it.
+    #[must_use]
+    pub(crate) fn reserve(&self, slots: u32) -> bool {
         if slots == 0 {
-            return;
+            return true;
         }
         let (last, _) = place(slots - 1);
         for (n, chunk) in self.chunks.iter().enumerate().take(last + 1) {
-            chunk.get_or_init(|| (0..FIRST << n).map(|_| AtomicU32::new(0)).collect());
+            if chunk.get().is_some() {
+                continue;
+            }
+            let mut links = Vec::new();
+            if links.try_reserve_exact(FIRST << n).is_err() {
+                return false;
+            }
+            links.resize_with(FIRST << n, || AtomicU32::new(0));
+            chunk.get_or_init(|| links.into_boxed_slice());
         }
+        true
     }
 
     #[inline]
@@ -271,7 +282,7 @@ mod tests {
     #[test]
     fn wakes_come_out_in_order_and_once() {
         let endpoint = Endpoint::new(1);
-        endpoint.reserve(300);
+        assert!(endpoint.reserve(300));
         for index in [7, 299, 0, 7, 7, 0] {
             endpoint.wake(index);
         }
@@ -289,7 +300,7 @@ mod tests {
     fn a_wake_of_a_slot_that_never_was_is_nothing() {
         let endpoint = Endpoint::new(1);
         endpoint.wake(3);
-        endpoint.reserve(1);
+        assert!(endpoint.reserve(1));
         endpoint.wake(<Key>::MAX_INDEX);
         assert_eq!(drained(&endpoint), []);
     }
@@ -297,7 +308,7 @@ mod tests {
     #[test]
     fn a_wake_sets_the_token() {
         let endpoint = Endpoint::new(1);
-        endpoint.reserve(1);
+        assert!(endpoint.reserve(1));
         endpoint.wake(0);
         assert!(endpoint.parker().take());
         assert!(!endpoint.parker().take());
