@@ -11,7 +11,7 @@ use std::{
     thread::Thread,
 };
 
-use super::{stage::Stage, workloads_remote::Exchange};
+use super::{stage::Stage, workloads::remote::Exchange};
 
 /// Returns at once: a word to find the counts, a word to show that it arrived.
 pub(crate) struct Small {
@@ -91,7 +91,7 @@ impl Future for Yielder {
     }
 }
 
-/// One half of the table of [`ping_pong`](super::workloads::ping_pong).
+/// One half of the table of [`ping_pong`](super::workloads::wake::ping_pong).
 #[derive(Default)]
 pub(crate) struct Side {
     pub(crate) ball: Cell<bool>,

@@ -4,8 +4,10 @@ use std::{cell::Cell, time::Duration};
 
 use super::{
     memory::{self, Footprint},
-    peer_mainstay::Mainstay,
-    peer_tokio::{TokioLocal, TokioLocalRt},
+    peers::{
+        mainstay::Mainstay,
+        tokio::{TokioLocal, TokioLocalRt},
+    },
     rows::{Row, Sample},
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{peer::Peer, workloads, workloads_remote, workloads_timer};
+use super::{peer::Peer, workloads};
 
 /// What one run of a workload gave, its counts already checked.
 pub(crate) struct Sample {
@@ -178,23 +178,23 @@ impl Row {
     pub(crate) fn sample<P: Peer>(self, ops: usize) -> Option<Sample> {
         let sample = match self {
             Self::LoopOnly => workloads::loop_only::<P>(ops),
-            Self::Spawn => workloads::spawn::<P>(ops),
-            Self::Spawn2K => workloads::spawn_2k::<P>(ops),
-            Self::Join => workloads::join::<P>(ops),
-            Self::Join1000 => workloads::join_1000::<P>(ops),
-            Self::Yield(tasks) => workloads::yields::<P>(tasks, ops),
-            Self::PingPong => workloads::ping_pong::<P>(ops),
-            Self::FanOut => workloads::fan_out::<P>(ops),
-            Self::WakerCloneDrop => workloads::waker_clone_drop::<P>(ops),
-            Self::WakerWakeQueued => workloads::waker_wake_queued::<P>(ops),
-            Self::RemoteRoundTrip => workloads_remote::round_trip::<P>(ops),
-            Self::RemoteWakes => workloads_remote::wakes::<P>(ops),
-            Self::RemotePolls => workloads_remote::polls::<P>(ops),
-            Self::TimerSleep => workloads_timer::sleep::<P>(ops)?,
-            Self::TimerCreateDrop => workloads_timer::create_drop::<P>(ops)?,
-            Self::RingAsyncChannel => workloads::ring_async_channel::<P>(ops),
-            Self::Panic => workloads::panic::<P>(ops),
-            Self::BareCatch => workloads::bare_catch::<P>(ops),
+            Self::Spawn => workloads::spawn::spawn::<P>(ops),
+            Self::Spawn2K => workloads::spawn::spawn_2k::<P>(ops),
+            Self::Join => workloads::spawn::join::<P>(ops),
+            Self::Join1000 => workloads::spawn::join_1000::<P>(ops),
+            Self::Yield(tasks) => workloads::wake::yields::<P>(tasks, ops),
+            Self::PingPong => workloads::wake::ping_pong::<P>(ops),
+            Self::FanOut => workloads::wake::fan_out::<P>(ops),
+            Self::WakerCloneDrop => workloads::wake::waker_clone_drop::<P>(ops),
+            Self::WakerWakeQueued => workloads::wake::waker_wake_queued::<P>(ops),
+            Self::RemoteRoundTrip => workloads::remote::round_trip::<P>(ops),
+            Self::RemoteWakes => workloads::remote::wakes::<P>(ops),
+            Self::RemotePolls => workloads::remote::polls::<P>(ops),
+            Self::TimerSleep => workloads::timer::sleep::<P>(ops)?,
+            Self::TimerCreateDrop => workloads::timer::create_drop::<P>(ops)?,
+            Self::RingAsyncChannel => workloads::ring::ring_async_channel::<P>(ops),
+            Self::Panic => workloads::panic::panic::<P>(ops),
+            Self::BareCatch => workloads::panic::bare_catch::<P>(ops),
         };
         Some(sample)
     }

@@ -4,7 +4,7 @@ use std::{cell::Cell, time::Duration};
 
 use mainstay::{Executor, JoinError, JoinHandle, Sleep};
 
-use super::peer::Peer;
+use super::super::peer::Peer;
 
 pub(crate) struct Mainstay(Executor<'static>);
 

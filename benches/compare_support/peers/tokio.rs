@@ -8,7 +8,7 @@ use tokio::{
     time::{self, Sleep},
 };
 
-use super::peer::Peer;
+use super::super::peer::Peer;
 
 const NEEDS_NOTHING: &str = "a runtime without I/O needs nothing of the system";
 

@@ -1,4 +1,4 @@
-//! The workloads of the timer rows, in the manner of the other [`workloads`](super::workloads).
+//! The workloads of the timer rows, in the manner of the other [workloads](super).
 //!
 //! A peer that has no timers gives no sample.
 
@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{cpu::time_run, peer::Peer, rows::Sample, stage::Stage, workloads::sum_below};
+use super::{
+    super::{cpu::time_run, peer::Peer, rows::Sample, stage::Stage},
+    sum_below,
+};
 
 /// Of so many sleeps, one looks at the clock before and after, to see that it did not end early.
 const WATCHED: usize = 16;

@@ -1,4 +1,4 @@
-//! The workloads of the rows about another thread, in the manner of the other [`workloads`](super::workloads).
+//! The workloads of the rows about another thread, in the manner of the other [workloads](super).
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -8,12 +8,14 @@ use std::{
 };
 
 use super::{
-    cpu::time_without_core,
-    futures::{Answering, Hailed},
-    peer::Peer,
-    rows::Sample,
-    stage::Stage,
-    workloads::sum_below,
+    super::{
+        cpu::time_without_core,
+        futures::{Answering, Hailed},
+        peer::Peer,
+        rows::Sample,
+        stage::Stage,
+    },
+    sum_below,
 };
 
 /// Tasks that the hot thread wakes.

@@ -1,0 +1,4 @@
+//! The executors that are compared, each in a file of its own.
+
+pub(super) mod mainstay;
+pub(super) mod tokio;
