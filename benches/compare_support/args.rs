@@ -1,18 +1,25 @@
 //! The command line.
 
+use std::path::PathBuf;
+
+use super::rows::is_in;
+
 /// The text of `--help`, without the lists of rows and peers.
 pub(crate) const HELP: &str = "\
 Compares single-threaded executors and prints a Markdown table.
 
 Usage: cargo bench --bench compare -- [OPTIONS]
+       cargo bench --manifest-path benches/compare/Cargo.toml -- [OPTIONS]   (with more peers)
 
   --row NAME        only this row, or this group of rows (`yield` is `yield/1`, `yield/100`, ...); repeatable
   --peer NAME       only this peer; repeatable
   --rounds N        samples of each peer on each row
   --check           one small sample of each, for its checks (always so in a build with debug assertions)
   --list            print the names of the chosen rows
+  --into FILE       put what is printed also into FILE, between `<!-- NAME -->` and `<!-- /NAME -->`; the names are on stderr
   --once OPS        run one row of one peer once, and print how many operations that was (for profilers)
   --footprint TASKS print one peer's bytes per task in this very process (the memory row runs this)
+  --size BYTES      of the futures of `--footprint`
   --help            this text
 
 Other arguments are ignored, such as those that cargo adds.";
@@ -27,13 +34,15 @@ pub(crate) struct Args {
     pub(crate) list: bool,
     pub(crate) once: Option<usize>,
     pub(crate) footprint: Option<usize>,
+    pub(crate) size: Option<usize>,
+    pub(crate) into: Vec<PathBuf>,
     pub(crate) help: bool,
 }
 
 impl Args {
     /// Whether the row is chosen: by its name, by its group, or because none was.
     pub(crate) fn wants(&self, row: &str) -> bool {
-        self.rows.is_empty() || self.rows.iter().any(|wanted| is_row(wanted, row))
+        self.rows.is_empty() || self.rows.iter().any(|wanted| is_in(row, wanted))
     }
 
     /// Whether the peer is chosen: by its name, or because none was.
@@ -43,7 +52,7 @@ impl Args {
 
     /// The first `--row` that chooses none of `rows`.
     pub(crate) fn unknown_row(&self, rows: &[&str]) -> Option<&str> {
-        let unknown = |wanted: &&String| !rows.iter().any(|row| is_row(wanted, row));
+        let unknown = |wanted: &&String| !rows.iter().any(|row| is_in(row, wanted));
         self.rows.iter().find(unknown).map(String::as_str)
     }
 
@@ -77,6 +86,8 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Args, String>
             "--rounds" => args.rounds = Some(number(&option, &value()?)?),
             "--once" => args.once = Some(number(&option, &value()?)?),
             "--footprint" => args.footprint = Some(number(&option, &value()?)?),
+            "--size" => args.size = Some(any_number(&option, &value()?)?),
+            "--into" => args.into.push(value()?.into()),
             "--check" => args.check = true,
             "--list" => args.list = true,
             "--help" | "-h" => args.help = true,
@@ -86,16 +97,15 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Args, String>
     Ok(args)
 }
 
-fn is_row(wanted: &str, row: &str) -> bool {
-    wanted == row
-        || row
-            .strip_prefix(wanted)
-            .is_some_and(|rest| rest.starts_with('/'))
+fn number(option: &str, value: &str) -> Result<usize, String> {
+    match any_number(option, value)? {
+        0 => Err(format!("{option} needs a number above 0")),
+        number => Ok(number),
+    }
 }
 
-fn number(option: &str, value: &str) -> Result<usize, String> {
-    match value.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err(format!("{option} needs a positive number, not {value:?}")),
-    }
+fn any_number(option: &str, value: &str) -> Result<usize, String> {
+    value
+        .parse()
+        .map_err(|_| format!("{option} needs a number, not {value:?}"))
 }

@@ -163,6 +163,40 @@ impl<const WORDS: usize> Future for Parked<WORDS> {
     }
 }
 
+thread_local! {
+    /// Where a [`Nothing`] finds what it has no room to carry, and the index of the next one to be polled first.
+    static YARD: Cell<Option<(&'static Stage, usize)>> = const { Cell::new(None) };
+}
+
+/// Does what [`Parked`] does, and has no bytes.
+pub(crate) struct Nothing(());
+
+impl Nothing {
+    /// Makes one whose stage is `stage`, as that of all others of this thread from now on.
+    pub(crate) fn on(stage: &'static Stage) -> Self {
+        if YARD.get().is_none() {
+            YARD.set(Some((stage, 0)));
+        }
+        Self(())
+    }
+}
+
+impl Future for Nothing {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let (stage, index) = YARD.get().expect("it was made by `on`");
+        stage.tick();
+        if stage.over.get() {
+            return Poll::Ready(());
+        }
+        let wakers = &mut *stage.wakers.borrow_mut();
+        wakers[index] = cx.waker().clone();
+        YARD.set(Some((stage, (index + 1) % wakers.len())));
+        Poll::Pending
+    }
+}
+
 /// Registers its waker at its first poll, answers a question of another thread at each other one, and returns the
 /// last answer.
 pub(crate) struct Answering {

@@ -1,15 +1,22 @@
-//! The parts of the `compare` benchmark.
+//! The comparison of executors, for `benches/compare.rs` and, with more peers, for the package in `benches/compare/`.
 //!
-//! To add a peer, implement [`peer::Peer`] in a file of its own and list it in [`peer::columns`]; no row changes.
-//! To add a row, write its workload in [`workloads`], or beside it, and name it in [`rows::Row`]; no peer changes.
+//! To add a peer, implement [`peer::Peer`] in a file of its own and list it in [`peers::columns`], or in the package
+//! if it is long to build; no row changes. To add a row, write its workload in [`workloads`] and name it in
+//! [`rows::ROWS`]; no peer changes.
 
-pub(crate) mod args;
+mod args;
 mod cpu;
+mod figures;
 mod futures;
-pub(crate) mod memory;
+mod machine;
+mod memory;
+mod output;
 pub(crate) mod peer;
-mod peers;
-pub(crate) mod rows;
+pub(crate) mod peers;
+mod rows;
+mod run;
 mod stage;
-pub(crate) mod table;
+mod table;
 mod workloads;
+
+pub(crate) use run::main;

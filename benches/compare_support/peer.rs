@@ -1,15 +1,14 @@
-//! What a row needs of an executor, and the list of those that are compared.
+//! What a row needs of an executor.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, future, time::Duration};
 
 use super::{
     memory::{self, Footprint},
-    peers::{
-        mainstay::Mainstay,
-        tokio::{TokioLocal, TokioLocalRt},
-    },
-    rows::{Row, Sample},
+    rows::{Row, Sample, is_in},
 };
+
+/// Rows, or groups of rows, each with a reason.
+pub(crate) type Reasons = &'static [(&'static str, &'static str)];
 
 /// A single-threaded executor of `!Send` futures, in its best configuration.
 ///
@@ -18,13 +17,22 @@ pub(crate) trait Peer: Sized + 'static {
     /// The name in the table and of `--peer`.
     const NAME: &'static str;
 
+    /// The packages whose versions are told beside the figures.
+    const PACKAGES: &'static [&'static str];
+
     /// How it is set up, and what it does not do that others do: a reader judges the figures by it.
     const NOTE: &'static str;
 
     /// Whether its time is a candidate for "tokio" in the ratios.
     const REFERENCE: bool = false;
 
-    /// Whether a panic of a task stays in that task. If not, the panic row wraps each of its tasks in
+    /// What it cannot do: these rows show a dash.
+    const CANNOT: Reasons = &[];
+
+    /// Where its figure is shown and is not a candidate for the best peer, because it does something else there.
+    const NOT_COMPARABLE: Reasons = &[];
+
+    /// Whether a panic of a task comes out of its handle as a value. If not, the panic row wraps each of its tasks in
     /// `catch_unwind`, as a user would have to.
     const CONTAINS_PANICS: bool = true;
 
@@ -34,15 +42,23 @@ pub(crate) trait Peer: Sized + 'static {
     /// The handle of a spawned task.
     type Handle<T: 'static>: Future<Output = Self::Joined<T>> + 'static;
 
-    /// The future that ends after a given time; [`Pending`](std::future::Pending) if it has none.
-    type Sleep: Future<Output = ()> + 'static;
+    /// Whether it works on this system.
+    ///
+    /// # Errors
+    ///
+    /// What the system refuses.
+    fn available() -> Result<(), String> {
+        Ok(())
+    }
 
     fn new() -> Self;
 
-    /// The same with what its timers need, or `None` if it has none: the timer rows show a dash then.
-    fn with_timers() -> Option<Self>;
+    /// The same with what its timers need.
+    fn with_timers() -> Self {
+        Self::new()
+    }
 
-    /// Runs `root`, and the tasks meanwhile, until `root` is ready.
+    /// Runs `root`, and the tasks meanwhile, until `root` is ready. Called once.
     fn block_on<F: Future>(&self, root: F) -> F::Output;
 
     /// Spawns a task from within the root or from within another task.
@@ -56,8 +72,12 @@ pub(crate) trait Peer: Sized + 'static {
     where
         F: Future<Output = ()> + 'static;
 
-    /// Makes a sleep from within a task of a peer that was made [`with_timers`](Self::with_timers).
-    fn sleep(duration: Duration) -> Self::Sleep;
+    /// Makes a sleep from within a task of a peer that was made [`with_timers`](Self::with_timers). A peer without
+    /// timers lists the timer rows in [`CANNOT`](Self::CANNOT).
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + 'static {
+        let _: Duration = duration;
+        future::pending()
+    }
 
     /// The value of a task, or `None` if it panicked.
     fn returned<T>(joined: Self::Joined<T>) -> Option<T>;
@@ -68,36 +88,61 @@ pub(crate) trait Peer: Sized + 'static {
         let _: &Cell<usize> = reports;
         false
     }
+
+    /// Asks it to give back what memory it does not need now; false if it cannot be asked.
+    fn shrink(&self) -> bool {
+        false
+    }
 }
 
 /// A [`Peer`] with its type erased: one column of the table.
 pub(crate) struct Column {
     pub(crate) name: &'static str,
+    pub(crate) packages: &'static [&'static str],
     pub(crate) note: &'static str,
     pub(crate) reference: bool,
-    /// Runs about so many operations of a row on a fresh executor; `None` if this peer cannot do that row.
-    pub(crate) sample: fn(Row, usize) -> Option<Sample>,
-    /// Measures this process with so many parked tasks.
-    pub(crate) footprint: fn(usize) -> Footprint,
+    pub(crate) cannot: Reasons,
+    pub(crate) not_comparable: Reasons,
+    pub(crate) available: fn() -> Result<(), String>,
+    /// Runs about so many operations of a row on a fresh executor; `None` if the system has not what it takes.
+    sample: fn(&Row, usize) -> Option<Sample>,
+    /// Measures this process with so many parked tasks, whose futures have so many bytes.
+    pub(crate) footprint: fn(usize, usize) -> Option<Footprint>,
 }
 
 impl Column {
-    fn of<P: Peer>() -> Self {
+    pub(crate) fn of<P: Peer>() -> Self {
         Self {
             name: P::NAME,
+            packages: P::PACKAGES,
             note: P::NOTE,
             reference: P::REFERENCE,
+            cannot: P::CANNOT,
+            not_comparable: P::NOT_COMPARABLE,
+            available: P::available,
             sample: Row::sample::<P>,
             footprint: memory::footprint::<P>,
         }
     }
+
+    pub(crate) fn can(&self, row: &str) -> bool {
+        !listed(self.cannot, row)
+    }
+
+    pub(crate) fn is_comparable(&self, row: &str) -> bool {
+        !listed(self.not_comparable, row)
+    }
+
+    /// Runs about so many operations of a row on a fresh executor; `None` if that is not possible.
+    pub(crate) fn sample(&self, row: &Row, ops: usize) -> Option<Sample> {
+        if self.can(row.name) {
+            (self.sample)(row, ops)
+        } else {
+            None
+        }
+    }
 }
 
-/// The peers, in the order of the table.
-pub(crate) fn columns() -> Vec<Column> {
-    vec![
-        Column::of::<Mainstay>(),
-        Column::of::<TokioLocal>(),
-        Column::of::<TokioLocalRt>(),
-    ]
+fn listed(reasons: Reasons, row: &str) -> bool {
+    reasons.iter().any(|(group, _)| is_in(row, group))
 }

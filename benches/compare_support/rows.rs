@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{peer::Peer, workloads};
+use super::{
+    peer::Peer,
+    workloads::{self, panic, remote, ring, spawn, timer, wake},
+};
 
 /// What one run of a workload gave, its counts already checked.
 pub(crate) struct Sample {
@@ -18,8 +21,50 @@ impl Sample {
 }
 
 /// A timed row of the table.
+pub(crate) struct Row {
+    /// A group, or a group and a parameter.
+    pub(crate) name: &'static str,
+    /// What an operation is.
+    pub(crate) what: &'static str,
+    pub(crate) size: Size,
+    pub(crate) rounds_at_most: usize,
+    pub(crate) aims: Aims,
+    work: Work,
+}
+
+/// The operations of a full sample.
 #[derive(Clone, Copy)]
-pub(crate) enum Row {
+pub(crate) enum Size {
+    /// Some ten milliseconds for the fastest; slower peers do fewer.
+    UpTo(usize),
+    /// The number belongs to the workload, or the workload has a limit of its own.
+    Exactly(usize),
+}
+
+/// What mainstay's ratios are meant to reach, where that was laid down.
+#[derive(Clone, Copy)]
+pub(crate) struct Aims {
+    /// To the best peer.
+    pub(crate) best: Option<f64>,
+    /// To tokio.
+    pub(crate) tokio: Option<f64>,
+}
+
+impl Aims {
+    pub(crate) const NONE: Self = Self {
+        best: None,
+        tokio: None,
+    };
+
+    pub(crate) const fn of(best: f64, tokio: f64) -> Self {
+        Self {
+            best: Some(best),
+            tokio: Some(tokio),
+        }
+    }
+}
+
+enum Work {
     LoopOnly,
     Spawn,
     Spawn2K,
@@ -37,165 +82,248 @@ pub(crate) enum Row {
     TimerSleep,
     TimerCreateDrop,
     RingAsyncChannel,
+    RingMpsc,
     Panic,
     BareCatch,
 }
 
+/// All of them, in the order of the table. The one with a million tasks is last, because what it leaves of the heap
+/// is unlike what the others find.
+pub(crate) const ROWS: &[Row] = &[
+    Row::new(
+        LOOP_ONLY,
+        "no work: one turn of a counting loop in the root, the harness's own overhead",
+        Work::LoopOnly,
+        Size::UpTo(20_000_000),
+    ),
+    Row::new(
+        "spawn",
+        "spawn and complete a detached 16-byte future, in batches of 1,000",
+        Work::Spawn,
+        Size::UpTo(200_000),
+    )
+    .aims(Aims::of(0.60, 0.15)),
+    Row::new(
+        "spawn_2k",
+        "spawn and complete a detached 2 KiB future, most of it room not yet filled",
+        Work::Spawn2K,
+        Size::UpTo(50_000),
+    )
+    .aims(Aims::of(0.80, 0.30)),
+    Row::new(
+        "join",
+        "spawn one task and await it, from the root",
+        Work::Join,
+        Size::UpTo(100_000),
+    )
+    .aims(Aims::of(0.38, 0.17)),
+    Row::new(
+        "join_1000",
+        "spawn 1,000 tasks, then await them in order, per task",
+        Work::Join1000,
+        Size::UpTo(100_000),
+    )
+    .aims(Aims::of(0.70, 0.17)),
+    Row::new(
+        "yield/1",
+        "one poll of the only task, which wakes itself each time",
+        Work::Yield(1),
+        Size::UpTo(1_000_000),
+    )
+    .aims(Aims::of(0.45, 0.33)),
+    Row::new(
+        "yield/100",
+        "one poll of one of 100 tasks that wake themselves each time",
+        Work::Yield(100),
+        Size::UpTo(1_000_000),
+    )
+    .aims(Aims::of(0.45, 0.33)),
+    Row::new(
+        "yield/10000",
+        "one poll of one of 10,000 tasks that wake themselves each time",
+        Work::Yield(10_000),
+        Size::UpTo(1_000_000),
+    )
+    .aims(Aims::of(0.45, 0.33)),
+    Row::new(
+        "ping_pong",
+        "a round trip between two tasks that wake each other: two wakes, two polls",
+        Work::PingPong,
+        Size::UpTo(300_000),
+    )
+    .aims(Aims::of(0.45, 0.42)),
+    Row::new(
+        "fan_out",
+        "one wake and one poll of 10,000 parked tasks that one task wakes together",
+        Work::FanOut,
+        Size::UpTo(1_000_000),
+    )
+    .aims(Aims::of(0.50, 0.25)),
+    Row::new(
+        "waker/clone_drop",
+        "clone a task's waker and drop the clone",
+        Work::WakerCloneDrop,
+        Size::UpTo(5_000_000),
+    )
+    .aims(Aims::of(0.75, 0.60)),
+    Row::new(
+        "waker/wake_queued",
+        "wake by reference a task that is already queued",
+        Work::WakerWakeQueued,
+        Size::UpTo(5_000_000),
+    )
+    .aims(Aims::of(1.15, 0.65)),
+    Row::new(
+        "remote/round_trip",
+        "another thread wakes a task of the parked executor and waits, parked, for its answer",
+        Work::RemoteRoundTrip,
+        Size::Exactly(1_000),
+    )
+    .aims(Aims {
+        best: Some(1.05),
+        tokio: None,
+    }),
+    Row::new(
+        "remote/wakes",
+        "one wake by another thread, which wakes 1,000 tasks in turn as fast as it can; needs two idle cores",
+        Work::RemoteWakes,
+        Size::Exactly(5_000_000),
+    )
+    .aims(Aims::of(1.0, 0.25)),
+    Row::new(
+        "remote/polls",
+        "one poll while another thread wakes 1,000 tasks in turn, from the first wake until all is done",
+        Work::RemotePolls,
+        Size::Exactly(5_000_000),
+    )
+    .aims(Aims {
+        best: Some(1.0),
+        tokio: None,
+    }),
+    Row::new(
+        "timer/sleep",
+        "CPU time of one of 100,000 tasks that each sleep once for 1 to 100 ms, spawn included",
+        Work::TimerSleep,
+        Size::Exactly(100_000),
+    )
+    .aims(Aims::of(0.55, 0.55)),
+    Row::new(
+        "timer/create_drop",
+        "create a sleep of a second, poll it once, drop it",
+        Work::TimerCreateDrop,
+        Size::UpTo(200_000),
+    )
+    .aims(Aims::of(0.50, 0.09)),
+    Row::new(
+        "ring/async_channel",
+        "one hop of a token around 1,000 tasks with an `async-channel` between each two",
+        Work::RingAsyncChannel,
+        Size::UpTo(200_000),
+    )
+    .aims(Aims::of(0.90, 0.82)),
+    Row::new(
+        "ring/mpsc",
+        "one hop of a token around 1,000 tasks with an unbounded `futures-channel` mpsc between each two",
+        Work::RingMpsc,
+        Size::UpTo(200_000),
+    )
+    .aims(Aims::of(0.70, 0.60)),
+    Row::new(
+        "panic",
+        "spawn a task that panics, contain that, tell a no-op handler if there is one, await it",
+        Work::Panic,
+        Size::UpTo(10_000),
+    )
+    .aims(Aims {
+        best: None,
+        tokio: Some(0.90),
+    }),
+    Row::new(
+        BARE_CATCH,
+        "raise and catch the same panic with no executor: what unwinding itself costs",
+        Work::BareCatch,
+        Size::UpTo(10_000),
+    ),
+    Row::new(
+        "yield_1m",
+        "one poll of one of 1,000,000 tasks that wake themselves each time",
+        Work::Yield(1_000_000),
+        Size::Exactly(8_000_000),
+    )
+    .rounds_at_most(5)
+    .aims(Aims::of(0.70, 0.15)),
+];
+
+/// The row of the harness's own overhead.
+pub(crate) const LOOP_ONLY: &str = "loop_only";
+
+/// The row of what no executor can go below in `panic`.
+pub(crate) const BARE_CATCH: &str = "bare_catch";
+
 impl Row {
-    /// All of them, in the order of the table. The one with a million tasks is last, because what it leaves of the
-    /// heap is unlike what the others find.
-    pub(crate) const ALL: &[Self] = &[
-        Self::LoopOnly,
-        Self::Spawn,
-        Self::Spawn2K,
-        Self::Join,
-        Self::Join1000,
-        Self::Yield(1),
-        Self::Yield(100),
-        Self::Yield(10_000),
-        Self::PingPong,
-        Self::FanOut,
-        Self::WakerCloneDrop,
-        Self::WakerWakeQueued,
-        Self::RemoteRoundTrip,
-        Self::RemoteWakes,
-        Self::RemotePolls,
-        Self::TimerSleep,
-        Self::TimerCreateDrop,
-        Self::RingAsyncChannel,
-        Self::Panic,
-        Self::BareCatch,
-        Self::Yield(1_000_000),
-    ];
-
-    /// Its name: a group, or a group and a parameter.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::LoopOnly => "loop_only",
-            Self::Spawn => "spawn",
-            Self::Spawn2K => "spawn_2k",
-            Self::Join => "join",
-            Self::Join1000 => "join_1000",
-            Self::Yield(1) => "yield/1",
-            Self::Yield(100) => "yield/100",
-            Self::Yield(10_000) => "yield/10000",
-            Self::Yield(_) => "yield_1m",
-            Self::PingPong => "ping_pong",
-            Self::FanOut => "fan_out",
-            Self::WakerCloneDrop => "waker/clone_drop",
-            Self::WakerWakeQueued => "waker/wake_queued",
-            Self::RemoteRoundTrip => "remote/round_trip",
-            Self::RemoteWakes => "remote/wakes",
-            Self::RemotePolls => "remote/polls",
-            Self::TimerSleep => "timer/sleep",
-            Self::TimerCreateDrop => "timer/create_drop",
-            Self::RingAsyncChannel => "ring/async_channel",
-            Self::Panic => "panic",
-            Self::BareCatch => "bare_catch",
+    const fn new(name: &'static str, what: &'static str, work: Work, size: Size) -> Self {
+        Self {
+            name,
+            what,
+            size,
+            rounds_at_most: usize::MAX,
+            aims: Aims::NONE,
+            work,
         }
     }
 
-    /// What an operation is.
-    pub(crate) fn what(self) -> &'static str {
-        match self {
-            Self::LoopOnly => {
-                "no work: one turn of a counting loop in the root, the harness's own overhead"
-            }
-            Self::Spawn => "spawn and complete a detached 16-byte future, in batches of 1,000",
-            Self::Spawn2K => "the same with 2 KiB futures, most of it room not yet filled",
-            Self::Join => "spawn one task and await it, from the root",
-            Self::Join1000 => "spawn 1,000 tasks, then await them in order, per task",
-            Self::Yield(1) => "one poll of the only task, which wakes itself each time",
-            Self::Yield(100) => "one poll of one of 100 tasks that wake themselves each time",
-            Self::Yield(10_000) => "one poll of one of 10,000 such tasks",
-            Self::Yield(_) => "one poll of one of 1,000,000 such tasks",
-            Self::PingPong => {
-                "a round trip between two tasks that wake each other: two wakes, two polls"
-            }
-            Self::FanOut => {
-                "one wake and one poll of 10,000 parked tasks that one task wakes together"
-            }
-            Self::WakerCloneDrop => "clone a task's waker and drop the clone",
-            Self::WakerWakeQueued => "wake by reference a task that is already queued",
-            Self::RemoteRoundTrip => {
-                "another thread wakes a task of the parked executor and waits, parked, for its answer"
-            }
-            Self::RemoteWakes => {
-                "one wake by another thread, which wakes 1,000 tasks in turn as fast as it can; needs two idle cores"
-            }
-            Self::RemotePolls => {
-                "one poll in that storm, from its first wake until all is done: what gets through"
-            }
-            Self::TimerSleep => {
-                "CPU time of one of 100,000 tasks that each sleep once for 1 to 100 ms, spawn included"
-            }
-            Self::TimerCreateDrop => "create a sleep of a second, poll it once, drop it",
-            Self::RingAsyncChannel => {
-                "one hop of a token around 1,000 tasks with an `async-channel` between each two"
-            }
-            Self::Panic => {
-                "spawn a task that panics, contain that, tell a no-op handler if there is one, await it"
-            }
-            Self::BareCatch => {
-                "raise and catch the same panic with no executor: what unwinding itself costs"
-            }
-        }
-    }
-
-    /// The operations of a full sample: some ten milliseconds for most peers.
-    pub(crate) fn ops(self) -> usize {
-        match self {
-            Self::LoopOnly => 20_000_000,
-            Self::Spawn => 200_000,
-            Self::Spawn2K => 50_000,
-            Self::Join | Self::Join1000 => 100_000,
-            Self::Yield(1_000_000) => 8_000_000,
-            Self::Yield(_) | Self::FanOut => 1_000_000,
-            Self::PingPong => 300_000,
-            Self::WakerCloneDrop | Self::WakerWakeQueued => 5_000_000,
-            Self::RemoteRoundTrip => 1_000,
-            Self::RemoteWakes | Self::RemotePolls => 5_000_000,
-            Self::TimerSleep => 100_000,
-            Self::TimerCreateDrop | Self::RingAsyncChannel => 200_000,
-            Self::Panic | Self::BareCatch => 10_000,
-        }
+    const fn aims(self, aims: Aims) -> Self {
+        Self { aims, ..self }
     }
 
     /// More rounds than this would take too long.
-    pub(crate) fn rounds_at_most(self) -> usize {
-        match self {
-            Self::Yield(1_000_000) => 5,
-            _ => usize::MAX,
+    const fn rounds_at_most(self, rounds_at_most: usize) -> Self {
+        Self {
+            rounds_at_most,
+            ..self
         }
     }
 
-    /// Runs this row on a fresh executor, with `ops` rounded up to what the workload can divide; `None` if the peer,
-    /// or this system, has not what the row needs.
+    pub(crate) fn ops(&self) -> usize {
+        match self.size {
+            Size::UpTo(ops) | Size::Exactly(ops) => ops,
+        }
+    }
+
+    /// Runs this row on a fresh executor, with `ops` rounded up to what the workload can divide; `None` if this
+    /// system has not what the row needs.
     ///
     /// # Panics
     ///
     /// If the workload's counts are not what they should be.
-    pub(crate) fn sample<P: Peer>(self, ops: usize) -> Option<Sample> {
-        let sample = match self {
-            Self::LoopOnly => workloads::loop_only::<P>(ops),
-            Self::Spawn => workloads::spawn::spawn::<P>(ops),
-            Self::Spawn2K => workloads::spawn::spawn_2k::<P>(ops),
-            Self::Join => workloads::spawn::join::<P>(ops),
-            Self::Join1000 => workloads::spawn::join_1000::<P>(ops),
-            Self::Yield(tasks) => workloads::wake::yields::<P>(tasks, ops),
-            Self::PingPong => workloads::wake::ping_pong::<P>(ops),
-            Self::FanOut => workloads::wake::fan_out::<P>(ops),
-            Self::WakerCloneDrop => workloads::wake::waker_clone_drop::<P>(ops),
-            Self::WakerWakeQueued => workloads::wake::waker_wake_queued::<P>(ops),
-            Self::RemoteRoundTrip => workloads::remote::round_trip::<P>(ops),
-            Self::RemoteWakes => workloads::remote::wakes::<P>(ops),
-            Self::RemotePolls => workloads::remote::polls::<P>(ops),
-            Self::TimerSleep => workloads::timer::sleep::<P>(ops)?,
-            Self::TimerCreateDrop => workloads::timer::create_drop::<P>(ops)?,
-            Self::RingAsyncChannel => workloads::ring::ring_async_channel::<P>(ops),
-            Self::Panic => workloads::panic::panic::<P>(ops),
-            Self::BareCatch => workloads::panic::bare_catch::<P>(ops),
+    pub(crate) fn sample<P: Peer>(&self, ops: usize) -> Option<Sample> {
+        let sample = match self.work {
+            Work::LoopOnly => workloads::loop_only::<P>(ops),
+            Work::Spawn => spawn::spawn::<P>(ops),
+            Work::Spawn2K => spawn::spawn_2k::<P>(ops),
+            Work::Join => spawn::join::<P>(ops),
+            Work::Join1000 => spawn::join_1000::<P>(ops),
+            Work::Yield(tasks) => wake::yields::<P>(tasks, ops),
+            Work::PingPong => wake::ping_pong::<P>(ops),
+            Work::FanOut => wake::fan_out::<P>(ops),
+            Work::WakerCloneDrop => wake::waker_clone_drop::<P>(ops),
+            Work::WakerWakeQueued => wake::waker_wake_queued::<P>(ops),
+            Work::RemoteRoundTrip => remote::round_trip::<P>(ops),
+            Work::RemoteWakes => remote::wakes::<P>(ops),
+            Work::RemotePolls => remote::polls::<P>(ops),
+            Work::TimerSleep => timer::sleep::<P>(ops)?,
+            Work::TimerCreateDrop => timer::create_drop::<P>(ops),
+            Work::RingAsyncChannel => ring::async_channel::<P>(ops),
+            Work::RingMpsc => ring::mpsc::<P>(ops),
+            Work::Panic => panic::panic::<P>(ops),
+            Work::BareCatch => panic::bare_catch::<P>(ops),
         };
         Some(sample)
     }
+}
+
+/// Whether a row is the one that is named, or in the group that is named.
+pub(crate) fn is_in(row: &str, group: &str) -> bool {
+    row.strip_prefix(group)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

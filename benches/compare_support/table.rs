@@ -1,134 +1,197 @@
-//! Medians, ratios and the Markdown that shows them.
+//! The Markdown.
 
-use std::io::{self, Write};
+use super::{
+    figures::{Figures, Rival, rounded},
+    memory,
+    output::Output,
+    peer::Column,
+    rows::{self, Row},
+};
 
-use super::{memory, peer::Column, rows::Row};
-
-/// One row's figures: for each peer one a round.
-pub(crate) struct Figures {
-    rounds: Vec<Vec<f64>>,
-    reference: Vec<bool>,
+/// Writes what the figures are, and the head of the table.
+pub(crate) fn head(
+    out: &mut Output,
+    columns: &[Column],
+    rounds: usize,
+    check: bool,
+) -> Result<(), String> {
+    if check {
+        out.line("**A check of the counts: the times mean nothing.**\n")?;
+    }
+    out.line(&format!(
+        "Nanoseconds per operation: median of at most {rounds} interleaved rounds. In brackets the medians of the \
+         per-round ratios to {}, and to the best peer, which is in bold.\n",
+        references(columns)
+    ))?;
+    let names: Vec<_> = columns.iter().map(|column| column.name).collect();
+    out.line(&format!("| row | {} |", names.join(" | ")))?;
+    out.line(&format!("|---|{}", "---:|".repeat(names.len())))
 }
 
-impl Figures {
-    pub(crate) fn new(columns: &[Column]) -> Self {
-        Self {
-            rounds: vec![Vec::new(); columns.len()],
-            reference: columns.iter().map(|column| column.reference).collect(),
-        }
-    }
-
-    /// Adds this round's figure of a peer.
-    pub(crate) fn add(&mut self, column: usize, figure: f64) {
-        self.rounds[column].push(figure);
-    }
-
-    fn median(&self, column: usize) -> Option<f64> {
-        median(self.rounds[column].clone())
-    }
-
-    /// The median over the rounds of this peer's figure by the least of the references' in the same round.
-    fn ratio(&self, column: usize) -> Option<f64> {
-        let ratios = self.rounds[column].iter().enumerate();
-        let ratios = ratios.map(|(round, figure)| Some(figure / self.reference_in(round)?));
-        median(ratios.collect::<Option<_>>()?)
-    }
-
-    fn reference_in(&self, round: usize) -> Option<f64> {
-        let references = self
-            .rounds
-            .iter()
-            .zip(&self.reference)
-            .filter(|(_, is)| **is);
-        references
-            .filter_map(|(rounds, _)| rounds.get(round).copied())
-            .reduce(f64::min)
+fn references(columns: &[Column]) -> String {
+    let names = columns.iter().filter(|column| column.reference);
+    let names: Vec<_> = names.map(|column| format!("`{}`", column.name)).collect();
+    match &names[..] {
+        [] => "tokio (not here)".to_owned(),
+        [only] => only.clone(),
+        several => format!("tokio (the faster of {})", several.join(" and ")),
     }
 }
 
-/// Writes the table as the rows come in.
-pub(crate) struct Table<'a, W> {
-    columns: &'a [Column],
-    out: W,
-}
-
-impl<'a, W: Write> Table<'a, W> {
-    pub(crate) fn new(columns: &'a [Column], out: W) -> Self {
-        Self { columns, out }
-    }
-
-    /// Writes what the figures are, and the head.
-    pub(crate) fn head(&mut self, rounds: usize, check: bool) -> io::Result<()> {
-        if check {
-            writeln!(
-                self.out,
-                "**A check of the counts: the times mean nothing.**\n"
-            )?;
-        }
-        writeln!(
-            self.out,
-            "ns per operation: median of at most {rounds} interleaved rounds; in brackets the median per-round ratio \
-             to tokio (the faster of its columns).\n"
-        )?;
-        let names: Vec<_> = self.columns.iter().map(|column| column.name).collect();
-        writeln!(self.out, "| row | {} |", names.join(" | "))?;
-        writeln!(self.out, "|---|{}", "---:|".repeat(names.len()))
-    }
-
-    /// Writes one row.
-    pub(crate) fn line(&mut self, name: &str, figures: &Figures) -> io::Result<()> {
-        self.cells(name, |column| {
-            match (figures.median(column), figures.ratio(column)) {
-                (Some(figure), Some(ratio)) => format!("{} ({ratio:.2})", rounded(figure)),
-                (Some(figure), None) => rounded(figure),
-                (None, _) => "-".to_owned(),
+/// Writes one row.
+pub(crate) fn line(out: &mut Output, figures: &Figures<'_>) -> Result<(), String> {
+    let (tokio, best) = (figures.tokio(), figures.best());
+    cells(out, figures, |column, figure| {
+        let against = |rival: Option<usize>| figures.against(column, rival?);
+        let figure = if Some(column) == best {
+            format!("**{}**", rounded(figure))
+        } else {
+            rounded(figure)
+        };
+        match (against(tokio), against(best)) {
+            (Some(tokio), Some(best)) => {
+                format!("{figure} ({:.2}; {:.2})", tokio.ratio, best.ratio)
             }
-        })
-    }
-
-    /// Writes one row whose figures may be about zero, or below.
-    pub(crate) fn line_without_ratio(&mut self, name: &str, figures: &Figures) -> io::Result<()> {
-        self.cells(name, |column| {
-            figures.median(column).map_or("-".to_owned(), rounded)
-        })
-    }
-
-    /// Writes below the table what each row and each column is.
-    pub(crate) fn notes(&mut self, rows: &[Row], with_memory: bool) -> io::Result<()> {
-        writeln!(self.out)?;
-        for row in rows {
-            writeln!(self.out, "- `{}`: {}", row.name(), row.what())?;
+            (None, Some(best)) => format!("{figure} (-; {:.2})", best.ratio),
+            _ => figure,
         }
-        if with_memory {
-            writeln!(self.out, "- `{}`: {}", memory::NAME, memory::WHAT)?;
-        }
-        for column in self.columns {
-            writeln!(self.out, "- **{}**: {}", column.name, column.note)?;
-        }
-        Ok(())
-    }
-
-    fn cells(&mut self, name: &str, cell: impl Fn(usize) -> String) -> io::Result<()> {
-        let cells: Vec<_> = (0..self.columns.len()).map(cell).collect();
-        writeln!(self.out, "| {name} | {} |", cells.join(" | "))
-    }
+    })
 }
 
-fn median(mut figures: Vec<f64>) -> Option<f64> {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match figures.len() {
-        0 => None,
-        even if even % 2 == 0 => Some((figures[middle - 1] + figures[middle]) / 2.0),
-        _ => Some(figures[middle]),
-    }
+/// Writes one row whose figures may be about zero, or below.
+pub(crate) fn line_without_ratio(out: &mut Output, figures: &Figures<'_>) -> Result<(), String> {
+    cells(out, figures, |_, figure| rounded(figure))
 }
 
-/// Three digits or so: the others are noise.
-fn rounded(figure: f64) -> String {
-    match figure.abs() {
-        size if size < 10.0 => format!("{figure:.2}"),
-        size if size < 1_000.0 => format!("{figure:.1}"),
-        _ => format!("{figure:.0}"),
+fn cells(
+    out: &mut Output,
+    figures: &Figures<'_>,
+    cell: impl Fn(usize, f64) -> String,
+) -> Result<(), String> {
+    let cells = (0..figures.columns().len()).map(|column| match figures.median(column) {
+        Some(figure) => cell(column, figure),
+        None => "-".to_owned(),
+    });
+    let cells: Vec<_> = cells.collect();
+    out.line(&format!("| {} | {} |", figures.row, cells.join(" | ")))
+}
+
+/// Writes below the table what each row and each column is, and why there is a dash.
+pub(crate) fn notes(
+    out: &mut Output,
+    columns: &[Column],
+    rows: &[&Row],
+    with_memory: bool,
+) -> Result<(), String> {
+    out.line("")?;
+    for row in rows {
+        out.line(&format!("- `{}`: {}", row.name, row.what))?;
     }
+    if with_memory {
+        out.line(&format!("- `{}`: {}", memory::NAME, memory::WHAT))?;
+    }
+    out.line("")?;
+    for column in columns {
+        out.line(&format!("- **{}**: {}", column.name, column.note))?;
+        for (group, why) in column.cannot {
+            out.line(&format!("  - no `{group}`: {why}"))?;
+        }
+        for (group, why) in column.not_comparable {
+            out.line(&format!("  - not the best peer in `{group}`: {why}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// mainstay's rows for readers in a hurry; empty if it was not measured.
+pub(crate) fn summary(all: &[Figures<'_>]) -> String {
+    let mut text = String::from(
+        "| what | mainstay | of the best other | of tokio |\n| --- | ---: | ---: | ---: |\n",
+    );
+    let mut lines = 0;
+    for figures in all.iter().filter(|figures| !is_yardstick(figures.row)) {
+        let Some(ours) = figures.ours() else { continue };
+        let Some(figure) = figures.median(ours) else {
+            continue;
+        };
+        let against = |rival: Option<usize>| figures.against(ours, rival?);
+        let named = |rival: Rival| {
+            format!(
+                "{:.2} ({} {})",
+                rival.ratio,
+                rival.name,
+                rounded(rival.median)
+            )
+        };
+        let cell = |rival: Option<Rival>, show: &dyn Fn(Rival) -> String| {
+            rival.map_or_else(|| "-".to_owned(), show)
+        };
+        text.push_str(&format!(
+            "| {} | {} | {} | {} |\n",
+            figures.what,
+            rounded(figure),
+            cell(against(figures.best()), &named),
+            cell(against(figures.tokio()), &|rival| format!(
+                "{:.2}",
+                rival.ratio
+            )),
+        ));
+        lines += 1;
+    }
+    if lines == 0 { String::new() } else { text }
+}
+
+/// What was aimed at beside what was reached; empty if mainstay was not measured.
+pub(crate) fn aims(all: &[Figures<'_>]) -> String {
+    let mut text = String::from(
+        "| row | to the best peer | aim | to tokio | aim |\n|---|---:|---:|---:|---:|\n",
+    );
+    let mut lines = 0;
+    for figures in all {
+        let Some(ours) = figures.ours() else { continue };
+        let reached = |rival: Option<usize>, aim: Option<f64>| {
+            let aimed = aim.map_or_else(|| "-".to_owned(), |aim| format!("{aim:.2}"));
+            match rival.and_then(|rival| figures.against(ours, rival)) {
+                Some(rival) => {
+                    let missed = aim.is_some_and(|aim| rival.ratio > aim + 0.005);
+                    let mark = if missed { " (missed)" } else { "" };
+                    format!("{:.2}{mark} | {aimed}", rival.ratio)
+                }
+                None => format!("- | {aimed}"),
+            }
+        };
+        if figures.aims.best.is_none() && figures.aims.tokio.is_none() {
+            continue;
+        }
+        text.push_str(&format!(
+            "| {} | {} | {} |\n",
+            figures.row,
+            reached(figures.best(), figures.aims.best),
+            reached(figures.tokio(), figures.aims.tokio),
+        ));
+        lines += 1;
+    }
+    if lines == 0 {
+        return String::new();
+    }
+    if let Some(ratio) = panic_to_bare_catch(all) {
+        text.push_str(&format!(
+            "\n`panic` is {ratio:.2} of `{}`, which no executor can go below; aimed at: 1.05.\n",
+            rows::BARE_CATCH
+        ));
+    }
+    text
+}
+
+fn panic_to_bare_catch(all: &[Figures<'_>]) -> Option<f64> {
+    let median = |row: &str| {
+        let figures = all.iter().find(|figures| figures.row == row)?;
+        figures.median(figures.ours()?)
+    };
+    Some(median("panic")? / median(rows::BARE_CATCH)?)
+}
+
+/// Whether a row is about the machine and not about executors.
+pub(crate) fn is_yardstick(row: &str) -> bool {
+    [rows::LOOP_ONLY, rows::BARE_CATCH].contains(&row)
 }

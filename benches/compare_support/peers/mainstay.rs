@@ -2,27 +2,23 @@
 
 use std::{cell::Cell, time::Duration};
 
-use mainstay::{Executor, JoinError, JoinHandle, Sleep};
+use mainstay::{Executor, JoinError, JoinHandle};
 
 use super::super::peer::Peer;
 
 pub(crate) struct Mainstay(Executor<'static>);
 
 impl Peer for Mainstay {
-    const NAME: &'static str = "mainstay";
+    const NAME: &'static str = super::OURS;
+    const PACKAGES: &'static [&'static str] = &["mainstay"];
     const NOTE: &'static str =
         "`Executor::new()`; contains panics and tells the exception handler of each";
 
     type Joined<T> = Result<T, JoinError>;
     type Handle<T: 'static> = JoinHandle<T>;
-    type Sleep = Sleep;
 
     fn new() -> Self {
         Self(Executor::new())
-    }
-
-    fn with_timers() -> Option<Self> {
-        Some(Self::new())
     }
 
     fn block_on<F: Future>(&self, root: F) -> F::Output {
@@ -44,7 +40,7 @@ impl Peer for Mainstay {
         self.0.spawn(future).detach();
     }
 
-    fn sleep(duration: Duration) -> Sleep {
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + 'static {
         mainstay::sleep(duration)
     }
 
@@ -55,6 +51,11 @@ impl Peer for Mainstay {
     fn count_reports(&self, reports: &'static Cell<usize>) -> bool {
         self.0
             .set_exception_handler(move |_, _| reports.set(reports.get() + 1));
+        true
+    }
+
+    fn shrink(&self) -> bool {
+        self.0.shrink();
         true
     }
 }

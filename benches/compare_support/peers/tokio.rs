@@ -5,12 +5,12 @@ use std::time::Duration;
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime, Runtime},
     task::{self, JoinError, JoinHandle, LocalSet},
-    time::{self, Sleep},
+    time,
 };
 
 use super::super::peer::Peer;
 
-const NEEDS_NOTHING: &str = "a runtime without I/O needs nothing of the system";
+const NEEDS_NOTHING: &str = "the system gives what a runtime needs";
 
 /// A `LocalSet` on a current-thread runtime.
 pub(crate) struct TokioLocal {
@@ -29,20 +29,20 @@ impl TokioLocal {
 
 impl Peer for TokioLocal {
     const NAME: &'static str = "tokio_local";
+    const PACKAGES: &'static [&'static str] = &["tokio"];
     const NOTE: &'static str = "`LocalSet` on a current-thread runtime without drivers, in the timer rows with `enable_time`; contains \
          panics, tells nobody";
     const REFERENCE: bool = true;
 
     type Joined<T> = Result<T, JoinError>;
     type Handle<T: 'static> = JoinHandle<T>;
-    type Sleep = Sleep;
 
     fn new() -> Self {
         Self::from(&mut Builder::new_current_thread())
     }
 
-    fn with_timers() -> Option<Self> {
-        Some(Self::from(Builder::new_current_thread().enable_time()))
+    fn with_timers() -> Self {
+        Self::from(Builder::new_current_thread().enable_time())
     }
 
     fn block_on<F: Future>(&self, root: F) -> F::Output {
@@ -64,7 +64,7 @@ impl Peer for TokioLocal {
         drop(task::spawn_local(future));
     }
 
-    fn sleep(duration: Duration) -> Sleep {
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + 'static {
         time::sleep(duration)
     }
 
@@ -73,31 +73,46 @@ impl Peer for TokioLocal {
     }
 }
 
-/// A `LocalRuntime`.
-pub(crate) struct TokioLocalRt(LocalRuntime);
+/// A `LocalRuntime`, with all of its drivers if `ALL`.
+pub(crate) struct LocalRt<const ALL: bool>(LocalRuntime);
 
-impl TokioLocalRt {
+pub(crate) type TokioLocalRt = LocalRt<false>;
+pub(crate) type TokioLocalRtAll = LocalRt<true>;
+
+impl<const ALL: bool> LocalRt<ALL> {
     fn from(builder: &mut Builder) -> Self {
+        if ALL {
+            builder.enable_all();
+        }
         let runtime = builder.build_local(LocalOptions::default());
         Self(runtime.expect(NEEDS_NOTHING))
     }
 }
 
-impl Peer for TokioLocalRt {
-    const NAME: &'static str = "tokio_localrt";
-    const NOTE: &'static str = "`LocalRuntime` without drivers, in the timer rows with `enable_time`; contains panics, tells nobody";
-    const REFERENCE: bool = true;
+impl<const ALL: bool> Peer for LocalRt<ALL> {
+    const NAME: &'static str = if ALL {
+        "tokio_localrt_all"
+    } else {
+        "tokio_localrt"
+    };
+    const PACKAGES: &'static [&'static str] = &["tokio"];
+    const NOTE: &'static str = if ALL {
+        "`LocalRuntime` with `enable_all`, as `LocalRuntime::new` makes it; it looks at its I/O driver when it falls idle \
+         and every 61 polls; contains panics, tells nobody"
+    } else {
+        "`LocalRuntime` without drivers, in the timer rows with `enable_time`; contains panics, tells nobody"
+    };
+    const REFERENCE: bool = !ALL;
 
     type Joined<T> = Result<T, JoinError>;
     type Handle<T: 'static> = JoinHandle<T>;
-    type Sleep = Sleep;
 
     fn new() -> Self {
         Self::from(&mut Builder::new_current_thread())
     }
 
-    fn with_timers() -> Option<Self> {
-        Some(Self::from(Builder::new_current_thread().enable_time()))
+    fn with_timers() -> Self {
+        Self::from(Builder::new_current_thread().enable_time())
     }
 
     fn block_on<F: Future>(&self, root: F) -> F::Output {
@@ -119,7 +134,7 @@ impl Peer for TokioLocalRt {
         drop(self.0.spawn_local(future));
     }
 
-    fn sleep(duration: Duration) -> Sleep {
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + 'static {
         time::sleep(duration)
     }
 
