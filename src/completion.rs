@@ -1,5 +1,6 @@
 //! How a task ended, as done callbacks see it; and the side record that holds them.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
@@ -7,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::task::Waker;
 
-use crate::exception::Exception;
+use crate::exception::{Exception, Owned};
 use crate::listeners::Listeners;
-use crate::task::TaskInfo;
+use crate::task::{TaskId, TaskInfo};
 use crate::unwind::Panic;
 
 /// How a task ended.
@@ -21,6 +22,14 @@ pub enum Outcome<'a> {
     /// By a panic, or an `Err` of a task spawned with `spawn_fallible`.
     Failed(Exception<'a>),
     /// By being cancelled, or because its executor was dropped.
+    Cancelled,
+}
+
+/// How a task ended, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Returned,
+    Failed,
     Cancelled,
 }
 
@@ -84,6 +93,67 @@ pub(crate) enum Awaiter {
     Foreign(Waker),
 }
 
+/// What members of it belong to: a task group, a supervisor, a combinator. It is told of their ends before any handle can
+/// look.
+///
+/// No user code runs in any of these, but for the destructors of what is given: nothing.
+pub(crate) trait Group {
+    /// Why nothing can be spawned into it; `None`: it is open.
+    fn refusal(&self) -> Option<&'static str>;
+
+    /// Takes in a task that is being spawned. Called before any user code can know of the task.
+    fn admit(&self, id: TaskId, index: u32) -> Admission;
+
+    /// What becomes of the failure of a member. Asked when it has failed, and again when its done callbacks have run.
+    fn custody(&self) -> Custody;
+
+    /// A member has failed. Gives whom to wake.
+    fn failed(&self) -> Awaiter {
+        Awaiter::Nobody
+    }
+
+    /// A member has ended, and its done callbacks have run unless it was cancelled; its outcome is published right after
+    /// this. With its failure, if that is [kept](Custody::Keep). Gives whom to wake then.
+    fn concluded(&self, tag: usize, end: End, failure: Option<KeptFailure>) -> Awaiter;
+}
+
+/// How a group takes a new member in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admission {
+    /// What the group will know it by.
+    pub(crate) tag: usize,
+    /// It is not to run before the group releases it.
+    pub(crate) held_back: bool,
+}
+
+/// What becomes of a member's failure.
+#[allow(dead_code, reason = "not every kind of group is there in every build")]
+pub(crate) enum Custody {
+    /// What becomes of any task's: the executor's policy.
+    Policy,
+    /// The group takes it, to hand it on. No report is made.
+    Keep,
+    /// It stays with the handle, which the group has and will read. No report is made but for one given up unread.
+    Note,
+    /// It is told at once, to this handler (a `report::Installed`) if there is one. It stays with the handle.
+    Tell(Option<Rc<dyn Any>>),
+}
+
+/// A failure that a group has, to hand it on.
+pub(crate) struct KeptFailure {
+    /// The member; `None`: it is that of the group's own body, which is no task and in no counter.
+    pub(crate) task: Option<TaskInfo>,
+    pub(crate) exception: Owned,
+    /// Nobody has read it yet: it counts as unread until it is handed on or told.
+    pub(crate) unread: bool,
+}
+
+/// That a task belongs to a group.
+pub(crate) struct Membership {
+    pub(crate) group: Rc<dyn Group>,
+    pub(crate) tag: usize,
+}
+
 /// The task has ended.
 pub(crate) const FINISHED: u8 = 1;
 /// A cancel from another thread, or from between two drives, is on its way; there need be only one.
@@ -103,6 +173,10 @@ pub(crate) struct Extras {
     pub(crate) listeners: Option<Rc<RefCell<Listeners>>>,
     /// Shared with the task's `CancelHandle`s: [`FINISHED`], [`ASKED`].
     pub(crate) finished: Option<Arc<AtomicU8>>,
+    /// The group that it belongs to, until it has ended.
+    pub(crate) membership: Option<Membership>,
+    /// The message of the failure that the group has taken.
+    pub(crate) kept: Option<Box<str>>,
 }
 
 impl Extras {
@@ -114,6 +188,17 @@ impl Extras {
                 key => Awaiter::Key(key),
             },
             ..Extras::default()
+        }
+    }
+}
+
+impl Awaiter {
+    /// Whether it is a foreign waker that wakes what `waker` wakes. No user code.
+    pub(crate) fn is_foreign(&self, waker: &Waker) -> bool {
+        match self {
+            // `will_wake` compares two words.
+            Awaiter::Foreign(own) => own.will_wake(waker),
+            Awaiter::Nobody | Awaiter::Key(_) => false,
         }
     }
 }

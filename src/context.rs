@@ -16,6 +16,7 @@ use crate::arena::afterlife::{self, Refused};
 use crate::arena::cell::{Fallible, Judge, Plain};
 use crate::arena::claim::Claim;
 use crate::arena::owner::Gate;
+use crate::completion::Group;
 use crate::driving;
 use crate::exception::Exception;
 use crate::join::JoinHandle;
@@ -304,6 +305,7 @@ pub struct TaskBuilder<'a, 'env> {
     gate: Gate<'env>,
     name: Option<Arc<str>>,
     background: bool,
+    group: Option<Rc<dyn Group>>,
     _from: PhantomData<&'a ()>,
 }
 
@@ -314,8 +316,15 @@ impl<'env> TaskBuilder<'_, 'env> {
             gate,
             name: None,
             background: false,
+            group: None,
             _from: PhantomData,
         }
+    }
+
+    /// Makes the task a member of a group.
+    pub(crate) fn in_group(mut self, group: Rc<dyn Group>) -> Self {
+        self.group = Some(group);
+        self
     }
 
     /// Names the task; the name is in its reports. An empty name is a name.
@@ -361,16 +370,26 @@ impl<'env> TaskBuilder<'_, 'env> {
         let Some(scheduler) = self.scheduler else {
             return refused(self.gate, future, self.name);
         };
-        let mut claim = scheduler.spawn::<F, J>(self.gate, future, location);
+        let why = self.group.as_ref().and_then(|group| group.refusal());
+        let mut claim = match why {
+            Some(why) => scheduler.turn_away(self.gate, future, why),
+            None => scheduler.spawn_prepared::<F, J>(self.gate, future, location, |claim| {
+                if let Some(name) = &self.name {
+                    if let Some(record) = claim.extras() {
+                        record.borrow_mut().name = Some(Arc::clone(name));
+                    }
+                }
+                if self.background {
+                    claim.set_background();
+                    scheduler.counters.background.add(1);
+                }
+                if let (Some(group), Some(task)) = (self.group, claim.task()) {
+                    scheduler.join_group(group, task);
+                }
+            }),
+        };
         if let Some(name) = self.name {
-            match claim.extras() {
-                Some(record) => record.borrow_mut().name = Some(name),
-                None => claim.set_name(name),
-            }
-        }
-        if self.background && !claim.has_ended() {
-            claim.set_background();
-            scheduler.counters.background.add(1);
+            claim.set_name(name);
         }
         JoinHandle::new(claim)
     }

@@ -28,6 +28,8 @@ enum Cause {
         message: String,
         location: Option<PanicLocation>,
     },
+    /// The task's group has what it failed by; this is the message.
+    InGroup(Option<Box<str>>),
     /// The task awaited its own handle.
     OwnHandle,
 }
@@ -52,6 +54,10 @@ impl JoinError {
         )
     }
 
+    pub(crate) fn kept(id: TaskId, name: &Name, message: Option<Box<str>>) -> Self {
+        JoinError::new(id, name, Cause::InGroup(message))
+    }
+
     pub(crate) fn own_handle(id: TaskId, name: &Name) -> Self {
         JoinError::new(id, name, Cause::OwnHandle)
     }
@@ -74,9 +80,10 @@ impl JoinError {
         matches!(self.0.cause, Cause::Panic { .. })
     }
 
-    /// Whether the task's failure belongs to a group, which has the payload or error.
+    /// Whether the task's failure belongs to a [`TaskGroup`](crate::TaskGroup), which has the payload or error; this error
+    /// has the message.
     pub fn in_group(&self) -> bool {
-        false
+        matches!(self.0.cause, Cause::InGroup(_))
     }
 
     /// The payload of the task's panic, as `std::panic::catch_unwind` would give it.
@@ -135,6 +142,13 @@ impl fmt::Display for JoinError {
                     None => Ok(()),
                 }
             }
+            Cause::InGroup(Some(message)) => {
+                write!(
+                    f,
+                    "task {name} failed, which its group has to tell: {message}"
+                )
+            }
+            Cause::InGroup(None) => write!(f, "task {name} failed, which its group has to tell"),
             Cause::OwnHandle => write!(
                 f,
                 "task {name} awaited its own handle, which would never end"
@@ -152,6 +166,7 @@ impl fmt::Debug for JoinError {
             Cause::Panic {
                 message, location, ..
             } => out.field("panic", message).field("location", location),
+            Cause::InGroup(message) => out.field("in_group", message),
             Cause::OwnHandle => out.field("own_handle", &true),
         };
         out.finish()
@@ -191,7 +206,7 @@ pub enum ExceptionError {
     Pending,
     /// The task was cancelled, which is not a failure.
     Cancelled,
-    /// The outcome was taken before, the exception with it.
+    /// The outcome was taken before, the exception with it; or the task's group has the exception.
     Taken,
 }
 
@@ -202,7 +217,9 @@ impl fmt::Display for ExceptionError {
                 "the task has not finished yet; await the handle, or ask `is_finished()` first"
             }
             ExceptionError::Cancelled => "the task was cancelled, so that it has no exception",
-            ExceptionError::Taken => "the task's outcome was taken before, its exception with it",
+            ExceptionError::Taken => {
+                "the task's exception was taken before, with its outcome or by its group"
+            }
         })
     }
 }

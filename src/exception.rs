@@ -106,6 +106,21 @@ impl<'a> Exception<'a> {
     }
 }
 
+/// What a task failed by, out of its cell: an exception that is owned.
+pub(crate) enum Owned {
+    Panic(Box<Panic>),
+    Error(Box<dyn AnyError>),
+}
+
+impl Owned {
+    pub(crate) fn view(&self) -> Exception<'_> {
+        match self {
+            Owned::Panic(panic) => Exception::panic(panic),
+            Owned::Error(error) => Exception::error(&**error),
+        }
+    }
+}
+
 impl Display for Exception<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {

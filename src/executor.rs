@@ -586,7 +586,9 @@ impl<'env> Executor<'env> {
             // After a polite stop: a root that was woken in the last pass has one more poll to be ready.
             let mut last = false;
             let result = loop {
-                if slot.take_woken() {
+                // A fatal stop beats the root, which is dropped with all that it has.
+                let beaten = last && self.scheduler.has_fatal();
+                if !beaten && slot.take_woken() {
                     let waker = waker::borrowed(slot.key());
                     let mut cx = Context::from_waker(&waker);
                     // User code: the root's poll.

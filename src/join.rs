@@ -9,8 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::arena::TaskRef;
 use crate::arena::claim::{Claim, Status, Taken};
-use crate::arena::ended::End;
-use crate::completion::{ASKED, Awaiter, CallbackId, Completion, FINISHED};
+use crate::completion::{ASKED, Awaiter, CallbackId, Completion, End, FINISHED};
 use crate::driving;
 use crate::error::{ExceptionError, InvalidState, JoinError};
 use crate::exception::Exception;
@@ -166,7 +165,7 @@ impl<T> JoinHandle<T> {
     /// # Errors
     ///
     /// [`ExceptionError::Pending`] while the task has not finished, [`ExceptionError::Cancelled`] if it was cancelled,
-    /// [`ExceptionError::Taken`] when the outcome was taken.
+    /// [`ExceptionError::Taken`] when the outcome was taken, or the exception by the task's group.
     pub fn exception(&self) -> Result<Option<Exception<'_>>, ExceptionError> {
         match self.claim.status() {
             Status::Pending | Status::Finishing => Err(ExceptionError::Pending),
@@ -177,7 +176,7 @@ impl<T> JoinHandle<T> {
             Status::Finished(End::Returned) => Ok(None),
             Status::Finished(End::Failed) => {
                 self.read();
-                Ok(self.claim.failure())
+                self.claim.failure().map(Some).ok_or(ExceptionError::Taken)
             }
         }
     }
@@ -304,7 +303,9 @@ impl<T> JoinHandle<T> {
         }
         match self.claim.take()? {
             Taken::Value(value) => Some(Ok(value)),
-            Taken::Panic(_) | Taken::Cancelled(_) => unreachable!("it returned"),
+            Taken::Panic(_) | Taken::Cancelled(_) | Taken::InGroup(_) => {
+                unreachable!("it returned")
+            }
         }
     }
 
@@ -318,6 +319,7 @@ impl<T> JoinHandle<T> {
             Taken::Value(value) => Ok(value),
             Taken::Panic(panic) => Err(JoinError::panicked(id, &name, *panic)),
             Taken::Cancelled(reason) => Err(JoinError::cancelled(id, &name, reason)),
+            Taken::InGroup(message) => Err(JoinError::kept(id, &name, message)),
         })
     }
 
@@ -373,11 +375,7 @@ impl<T> JoinHandle<T> {
         let known = self
             .claim
             .extras()
-            .is_some_and(|record| match &record.borrow().awaiter {
-                // `will_wake` compares two words: no user code.
-                Awaiter::Foreign(old) => old.will_wake(waker),
-                _ => false,
-            });
+            .is_some_and(|record| record.borrow().awaiter.is_foreign(waker));
         if !known {
             // User code: clone of a foreign waker. A panic is that of whoever polls this handle.
             let waker = waker.clone();

@@ -16,7 +16,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::exception::Exception;
 use crate::task::TaskInfo;
-use crate::unwind::{Panic, bury, catch, catch_drop};
+use crate::unwind::{Panic, bury, catch, catch_drop, guarded};
 
 /// Reports that users make from within a handler nest to this depth; deeper ones go to the default handler.
 const MAX_DEPTH: u32 = 8;
@@ -199,19 +199,6 @@ impl<'a> ExceptionContext<'a> {
     }
 }
 
-/// Text made by user code, or the reason why there is none.
-fn guarded(text: impl FnOnce() -> String) -> String {
-    // User code: Display and Debug of the error.
-    match catch(text) {
-        Ok(text) => text,
-        Err(panic) => {
-            let why = format!("<formatting it panicked: {}>", panic.message());
-            drop(bury(panic));
-            why
-        }
-    }
-}
-
 impl Display for ExceptionContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
@@ -340,6 +327,30 @@ impl Reporter {
                 .with_exception(Some(Exception::panic(&panic))),
             );
             drop(bury(panic));
+        }
+    }
+
+    /// Makes one report to a group's own handler. If that panics, the executor's handler is told, with the report.
+    pub(crate) fn dispatch_to(&self, own: &Installed, context: &ExceptionContext<'_>) {
+        self.count_one();
+        if self.depth.get() >= MAX_DEPTH {
+            return default(context);
+        }
+        self.depth.set(self.depth.get() + 1);
+        // User code: a group's exception handler.
+        let told = catch(|| (own.call)(context));
+        self.depth.set(self.depth.get() - 1);
+        if let Err(panic) = told {
+            let mut both = ExceptionContext::of(
+                ContextKind::Handler,
+                "Unhandled error in the exception handler of a group",
+            )
+            .with_exception(Some(Exception::panic(&panic)));
+            both.original = Some(context);
+            self.dispatch(&both);
+            if let Some(buried) = bury(panic) {
+                self.payload_panicked(&buried.messages, buried.leaked);
+            }
         }
     }
 

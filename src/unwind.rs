@@ -156,6 +156,41 @@ pub(crate) fn catch_drop<T>(value: T) -> Result<(), Box<Panic>> {
     }
 }
 
+/// Text made by user code, or the reason why there is none.
+pub(crate) fn guarded(text: impl FnOnce() -> String) -> String {
+    // User code: Display and Debug of the error.
+    match catch(text) {
+        Ok(text) => text,
+        Err(panic) => {
+            let why = format!("<formatting it panicked: {}>", panic.message());
+            drop(bury(panic));
+            why
+        }
+    }
+}
+
+/// Goes on unwinding with a panic that was caught. Where it happened is not forgotten.
+pub(crate) fn resume(panic: Panic) -> ! {
+    let Panic {
+        payload,
+        location,
+        backtrace,
+        ..
+    } = panic;
+    if location.is_some() {
+        let note = Note {
+            moment: moment(),
+            payload: (*payload).type_id(),
+            message: text(&*payload).map(str::to_owned),
+            location,
+            backtrace,
+        };
+        // Past the thread-local's end there is nobody left to report to.
+        let _ = NOTED.try_with(|noted| noted.replace(Some(note)).map(drop));
+    }
+    panic::resume_unwind(payload)
+}
+
 /// Drops a caught panic, with the panics that its payload's destructor may start in turn. Returns what has to be told
 /// of them: `None` when nothing happened.
 pub(crate) fn bury(panic: Box<Panic>) -> Option<Buried> {

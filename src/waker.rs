@@ -12,6 +12,7 @@ use std::ptr;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use crate::arena::owner::with_current;
+use crate::completion::Awaiter;
 use crate::key::Key;
 use crate::remote::table;
 
@@ -43,6 +44,16 @@ pub(crate) fn borrowed(word: usize) -> ManuallyDrop<Waker> {
 #[inline]
 pub(crate) fn key_of(waker: &Waker) -> Option<usize> {
     ptr::eq(waker.vtable(), &raw const VTABLE).then(|| waker.data().addr())
+}
+
+/// Whom a waker wakes, to be kept.
+///
+/// User code: clone of a foreign waker.
+pub(crate) fn awaiter(waker: &Waker) -> Awaiter {
+    match key_of(waker) {
+        Some(key) => Awaiter::Key(key),
+        None => Awaiter::Foreign(waker.clone()),
+    }
 }
 
 /// Wakes whom a key names. Any thread, any time.

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
-use crate::exception::{AnyError, Exception};
+use crate::exception::{AnyError, Exception, Owned};
 use crate::unwind::{Panic, catch, catch_drop};
 
 use super::pages;
@@ -18,6 +18,9 @@ use super::slots::{CANCEL, CLAIMED, Header, STORED};
 /// Decides what output counts as a failure.
 pub(crate) trait Judge<T> {
     fn failure(value: &T) -> Option<&(dyn AnyError + 'static)>;
+
+    /// The failure by itself, or the value if it is none.
+    fn into_failure(value: T) -> Result<Box<dyn AnyError>, T>;
 }
 
 /// `spawn`: never looks into the output.
@@ -33,6 +36,10 @@ impl<T> Judge<T> for Plain {
     fn failure(_: &T) -> Option<&(dyn AnyError + 'static)> {
         None
     }
+
+    fn into_failure(value: T) -> Result<Box<dyn AnyError>, T> {
+        Err(value)
+    }
 }
 
 impl<T, E: Display + Debug + 'static> Judge<Result<T, E>> for Fallible {
@@ -42,6 +49,13 @@ impl<T, E: Display + Debug + 'static> Judge<Result<T, E>> for Fallible {
             .as_ref()
             .err()
             .map(|error| error as &(dyn AnyError + 'static))
+    }
+
+    fn into_failure(value: Result<T, E>) -> Result<Box<dyn AnyError>, Result<T, E>> {
+        match value {
+            Ok(value) => Err(Ok(value)),
+            Err(error) => Ok(Box::new(error)),
+        }
     }
 }
 
@@ -123,6 +137,12 @@ pub(super) struct VTable {
     ///
     /// The cell is of this table's type, `STORED`, and nobody looks at what it holds.
     pub(super) take_also: unsafe fn(NonNull<Header>) -> Option<Box<Panic>>,
+    /// Moves what the task failed by out of the cell; `None`: it did not fail, and the cell is as it was.
+    ///
+    /// # Safety
+    ///
+    /// The cell is of this table's type, `STORED`, and nobody looks at what it holds.
+    pub(super) take_failure: unsafe fn(NonNull<Header>) -> Option<Owned>,
     /// Where `Held<T>` starts, from the header.
     pub(super) held_offset: usize,
     pub(super) class: usize,
@@ -142,6 +162,7 @@ impl<F: Future, J: Judge<F::Output>> Typed<F, J> {
         store_panic: store_panic::<F>,
         failure: failure::<F, J>,
         take_also: take_also::<F>,
+        take_failure: take_failure::<F, J>,
         held_offset: std::mem::offset_of!(TaskCell<F>, body),
         class: Self::CLASS,
         layout: Self::LAYOUT,
@@ -335,5 +356,26 @@ unsafe fn take_also<F: Future>(header: NonNull<Header>) -> Option<Box<Panic>> {
     match unsafe { &mut *held_of::<F>(header) } {
         Held::Panic(panic) => panic.also.take(),
         Held::Value(_) => None,
+    }
+}
+
+unsafe fn take_failure<F: Future, J: Judge<F::Output>>(header: NonNull<Header>) -> Option<Owned> {
+    // SAFETY: the header is that of an occupied cell.
+    unsafe { header.as_ref() }.clear(STORED);
+    // SAFETY: the caller's contract ([`VTable::take_failure`]): it is there, nobody looks at it, and the flag above keeps it
+    // from being read again.
+    let value = match unsafe { take_held(held_of::<F>(header)) } {
+        Held::Panic(panic) => return Some(Owned::Panic(panic)),
+        Held::Value(value) => value,
+    };
+    match J::into_failure(value) {
+        Ok(error) => Some(Owned::Error(error)),
+        Err(value) => {
+            // SAFETY: it was moved out of here just now, so that nothing is overwritten that lives.
+            unsafe { held_of::<F>(header).write(Held::Value(value)) };
+            // SAFETY: as above.
+            unsafe { header.as_ref() }.set(STORED);
+            None
+        }
     }
 }

@@ -7,14 +7,14 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::completion::{Awaiter, Extras};
+use crate::completion::{Awaiter, End, Extras};
 use crate::exception::Exception;
 use crate::remote::table;
 use crate::task::{Name, TaskId};
 use crate::unwind::{Panic, bury, catch};
 
 use super::cell::{Held, take_held};
-use super::ended::{End, Pinned};
+use super::ended::Pinned;
 use super::owner::with_current;
 use super::record::{make_extras, name_of, reference};
 use super::slots::{
@@ -63,6 +63,8 @@ pub(crate) enum Taken<T> {
     Value(T),
     Panic(Box<Panic>),
     Cancelled(Option<Box<str>>),
+    /// The group has it; this is its message.
+    InGroup(Option<Box<str>>),
 }
 
 impl<T> Claim<T> {
@@ -361,6 +363,8 @@ impl<T> Claim<T> {
                 Held::Value(value) => Taken::Value(value),
                 Held::Panic(panic) => Taken::Panic(panic),
             }
+        } else if flags & FAILED != 0 {
+            Taken::InGroup(take_kept_message(header))
         } else {
             Taken::Cancelled(reason(header))
         };
@@ -428,6 +432,11 @@ fn reason(header: &Header) -> Option<Box<str>> {
     } else {
         None
     }
+}
+
+#[cold]
+fn take_kept_message(header: &Header) -> Option<Box<str>> {
+    make_extras(header).borrow_mut().kept.take()
 }
 
 impl<T> Drop for Claim<T> {

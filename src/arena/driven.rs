@@ -10,7 +10,9 @@ use crate::unwind::catch;
 use super::cell::Step;
 use super::ended::Ended;
 use super::record::reference;
-use super::slots::{CANCEL, CANCELLED, ENDED, FAILED, Header, PINNED, QUEUED, RUNNING, VACANT};
+use super::slots::{
+    BORROWS, CANCEL, CANCELLED, ENDED, FAILED, HELD_BACK, Header, PINNED, QUEUED, RUNNING, VACANT,
+};
 use super::{Arena, TaskRef};
 
 /// Leave to run and drop futures: an [`Owner`] is borrowed up the stack.
@@ -86,7 +88,7 @@ impl<'a> Driven<'a> {
             // SAFETY: queued slots are valid.
             let header = unsafe { slot.as_ref() };
             let flags = header.flags.get();
-            if flags & (VACANT | ENDED) != 0 {
+            if flags & (VACANT | ENDED | HELD_BACK) != 0 {
                 self.skip(slot, header);
                 continue;
             }
@@ -156,32 +158,53 @@ impl<'a> Driven<'a> {
     /// A panicking destructor makes the task failed, else it is cancelled.
     pub(crate) fn destroy(&self, task: TaskRef) -> Option<Ended<'a>> {
         let slot = self.arena.find(task)?;
+        // SAFETY: found alive, and `'env` is: this token proves it (A5).
+        unsafe { destroy(self.arena, slot) }
+    }
+}
+
+impl Arena {
+    /// [`Driven::destroy`] for a task that borrows nothing: it may be dropped at any time, on this thread. `None` also for
+    /// one that may borrow.
+    pub(crate) fn destroy_unbound(&self, task: TaskRef) -> Option<Ended<'_>> {
+        let slot = self.find(task)?;
         // SAFETY: found alive.
-        let header = unsafe { slot.as_ref() };
-        if header.has(ENDED | RUNNING) {
+        if unsafe { slot.as_ref() }.has(BORROWS) {
             return None;
         }
-        header.set(RUNNING);
-        let arena = self.arena;
-        let before = (arena.running_key.get(), arena.running.get());
-        arena.running.set(slot);
-        arena.running_key.set(header.key.get());
-        // User code: Drop of the future.
-        // SAFETY: as in `poll`: alive, ours alone by RUNNING, and `'env` is alive (A5).
-        let dropped = catch(|| unsafe { (header.vtable.get().drop_future)(slot) });
-        arena.running_key.set(before.0);
-        arena.running.set(before.1);
-        let end = match dropped {
-            Ok(()) => CANCELLED,
-            Err(panic) => {
-                // SAFETY: the future is gone, so that the cell holds nothing.
-                unsafe { (header.vtable.get().store_panic)(slot, panic) };
-                FAILED
-            }
-        };
-        let flags = header.flags.get();
-        header.flags.set(flags & !RUNNING | ENDED | PINNED | end);
-        // SAFETY: the future is gone and this call has just pinned the slot.
-        Some(unsafe { Ended::new(arena, slot) })
+        // SAFETY: found alive, and the future borrows nothing (A5).
+        unsafe { destroy(self, slot) }
     }
+}
+
+/// # Safety
+///
+/// The slot is occupied, and what its future may borrow is alive (A5).
+unsafe fn destroy(arena: &Arena, slot: NonNull<Header>) -> Option<Ended<'_>> {
+    // SAFETY: the caller's contract.
+    let header = unsafe { slot.as_ref() };
+    if header.has(ENDED | RUNNING) {
+        return None;
+    }
+    header.set(RUNNING);
+    let before = (arena.running_key.get(), arena.running.get());
+    arena.running.set(slot);
+    arena.running_key.set(header.key.get());
+    // User code: Drop of the future.
+    // SAFETY: as in `Driven::poll`: alive, ours alone by RUNNING, and what it borrows is alive by contract (A5).
+    let dropped = catch(|| unsafe { (header.vtable.get().drop_future)(slot) });
+    arena.running_key.set(before.0);
+    arena.running.set(before.1);
+    let end = match dropped {
+        Ok(()) => CANCELLED,
+        Err(panic) => {
+            // SAFETY: the future is gone, so that the cell holds nothing.
+            unsafe { (header.vtable.get().store_panic)(slot, panic) };
+            FAILED
+        }
+    };
+    let flags = header.flags.get();
+    header.flags.set(flags & !RUNNING | ENDED | PINNED | end);
+    // SAFETY: the future is gone and this call has just pinned the slot.
+    Some(unsafe { Ended::new(arena, slot) })
 }

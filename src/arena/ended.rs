@@ -3,8 +3,8 @@
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use crate::completion::Awaiter;
-use crate::exception::Exception;
+use crate::completion::{Awaiter, End};
+use crate::exception::{Exception, Owned};
 use crate::task::TaskInfo;
 use crate::unwind::{Panic, bury, catch};
 
@@ -14,14 +14,6 @@ use super::slots::{
     STORED, TOLD,
 };
 use super::{Arena, Dropped, TaskRef};
-
-/// How a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Returned,
-    Failed,
-    Cancelled,
-}
 
 impl End {
     #[inline]
@@ -167,6 +159,18 @@ impl Pinned {
         // SAFETY: the table is the cell's own; the cell holds something; `&mut self` excludes views of this token, and
         // handles give none of a task that was never published.
         unsafe { (header.vtable.get().take_also)(self.slot) }
+    }
+
+    /// Moves what the task failed by out of the cell, for good: its handle will find that it is gone. To be called on a
+    /// task that was never published.
+    pub(crate) fn take_failure(&mut self) -> Option<Owned> {
+        let header = self.header();
+        if !header.has(STORED) || !header.has(FAILED) {
+            return None;
+        }
+        // SAFETY: the table is the cell's own; the cell holds something; `&mut self` excludes views of this token, and
+        // handles give none of a task that is pinned (A4).
+        unsafe { (header.vtable.get().take_failure)(self.slot) }
     }
 
     /// Whether a handle may still ask for the outcome.

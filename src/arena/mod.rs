@@ -7,7 +7,8 @@
 //!
 //! - [`Owner`] is the executor's side. Only through it can the arena be *driven*; dropping it drops every future that
 //!   may borrow from the executor's `'env`.
-//! - [`Driven`] exists while an `Owner` is borrowed up the stack. Only through it are futures polled or dropped.
+//! - [`Driven`] exists while an `Owner` is borrowed up the stack. Only through it are futures polled, and dropped; those
+//!   that borrow nothing are dropped also by [`Arena::destroy_unbound`].
 //! - [`Ready`] is a slot taken off the run queue, to be polled exactly once.
 //! - [`Ended`] and [`Pinned`] are a task whose future is gone and whose outcome nobody may take yet.
 //! - [`Claim`] is a handle's right to the outcome.
@@ -65,8 +66,8 @@ use queue::RunQueue;
 use record::{info_of, make_extras, reference, take_extras};
 use roots::{Root, Roots};
 use slots::{
-    BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, Header, LATE, MAX_ID, PINNED, QUEUED,
-    READ, RUNNING, STORED, TOLD, VACANT,
+    BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, HELD_BACK, Header, LATE, MAX_ID,
+    PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT,
 };
 
 /// Ids are handed out in blocks, so that a spawn is not an atomic operation.
@@ -516,6 +517,24 @@ impl Arena {
         // SAFETY: found alive.
         let header = unsafe { slot.as_ref() };
         header.has(EXTRAS).then(|| make_extras(header))
+    }
+
+    /// Keeps a task that has just been spawned from being polled until it is [released](Self::release_held).
+    pub(crate) fn hold_back(&self, task: TaskRef) {
+        if let Some(slot) = self.find(task) {
+            // SAFETY: found alive.
+            unsafe { slot.as_ref() }.set(HELD_BACK);
+        }
+    }
+
+    /// Lets a task run that was held back: it is ready.
+    pub(crate) fn release_held(&self, task: TaskRef) {
+        if let Some(slot) = self.find(task) {
+            // SAFETY: found alive.
+            let header = unsafe { slot.as_ref() };
+            header.clear(HELD_BACK);
+            self.enqueue(slot, header);
+        }
     }
 
     /// Marks a task for cancelling. What that leads to is the caller's to do.

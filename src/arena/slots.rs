@@ -68,6 +68,8 @@ pub(super) const ASKS: u32 = 1 << 20;
 pub(super) const LISTENS: u32 = 1 << 21;
 /// Vacant, in a page that is about to be given back.
 pub(super) const SHED: u32 = 1 << 18;
+/// A member of a group that has too many running: not polled until it is released.
+pub(super) const HELD_BACK: u32 = 1 << 19;
 /// Nobody lives here.
 pub(super) const VACANT: u32 = 1 << 15;
 

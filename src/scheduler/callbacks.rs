@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use crate::arena::TaskRef;
-use crate::arena::ended::{End, Pinned};
-use crate::completion::{CallbackId, Completion, DoneCallback, Extras, Outcome};
+use crate::arena::ended::Pinned;
+use crate::completion::{CallbackId, Completion, DoneCallback, End, Extras, Outcome};
 use crate::exception::Exception;
 use crate::report::ContextKind;
 use crate::task::TaskInfo;

@@ -9,6 +9,15 @@ use crate::report::ContextKind;
 
 use super::{ENDLESS, Scheduler};
 
+/// Ends a burying.
+struct Done<'a>(&'a Cell<bool>);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 impl Scheduler {
     /// Asks for a task's end. `false`: it has ended already.
     pub(crate) fn cancel(&self, task: TaskRef, reason: Option<Box<str>>) -> bool {
@@ -47,17 +56,45 @@ impl Scheduler {
 
     /// Destroys a task, now or, when a task is being destroyed up the stack, right after that one.
     pub(super) fn bury(&self, driven: Driven<'_>, task: TaskRef) {
-        struct Done<'a>(&'a Cell<bool>);
-        impl Drop for Done<'_> {
-            fn drop(&mut self) {
-                self.0.set(false);
-            }
-        }
         self.graveyard.borrow_mut().push_back(task);
         if self.burying.replace(true) {
             return;
         }
         let _done = Done(&self.burying);
+        self.bury_all(driven);
+    }
+
+    /// Destroys the members of a group. All of them are gone when this returns, whatever is being destroyed up the stack
+    /// and whether the executor is being driven or not; but for those that are on the poll stack, which go right after it.
+    /// So this is as deep as groups are nested.
+    pub(crate) fn bury_members(&self, members: &[TaskRef], reason: &'static str) {
+        // All are asked before the first destructor runs, which may look at the others.
+        for member in members {
+            let state = self.arena.ask_cancel(*member);
+            if matches!(state, CancelState::Running | CancelState::Waiting)
+                && self.arena.is_claimed(*member)
+            {
+                if let Some(record) = self.arena.extras(*member) {
+                    record.borrow_mut().reason = Some(reason.into());
+                }
+            }
+        }
+        // Between drives there is no graveyard: what destructors cancel is left to the next drive.
+        let driven = self.arena.driven();
+        let outermost = driven.is_some() && !self.burying.replace(true);
+        let done = outermost.then(|| Done(&self.burying));
+        for member in members {
+            if let Some(ended) = self.arena.destroy_unbound(*member) {
+                self.ended(ended);
+            }
+        }
+        if let (Some(driven), Some(_done)) = (driven, done) {
+            self.bury_all(driven);
+        }
+        self.prod();
+    }
+
+    fn bury_all(&self, driven: Driven<'_>) {
         loop {
             let next = self.graveyard.borrow_mut().pop_front();
             let Some(task) = next else { break };

@@ -4,17 +4,16 @@ use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use crate::arena::TaskRef;
-use crate::arena::ended::{End, Ended, Pinned};
-use crate::completion::{Awaiter, FINISHED};
+use crate::arena::ended::{Ended, Pinned};
+use crate::completion::{Awaiter, End, FINISHED, KeptFailure};
 use crate::exception::Exception;
-use crate::report::{ContextKind, ExceptionContext};
+use crate::report::{ContextKind, ExceptionContext, Installed};
 use crate::task::TaskInfo;
 use crate::unwind::{Panic, bury, catch};
 use crate::waker;
 
 use super::Scheduler;
 use super::callbacks::{Calls, take_callbacks};
-use super::policy::ReportPolicy;
 
 /// Something to be settled by the loop.
 pub(super) enum Item {
@@ -24,6 +23,8 @@ pub(super) enum Item {
     Calls(Calls),
     /// A failed outcome that was given up unread.
     Unread(Pinned),
+    /// A failure that a group had taken and could not hand on.
+    Kept(KeptFailure),
     Notice(Notice),
 }
 
@@ -95,14 +96,21 @@ impl Scheduler {
             // Nobody will ask this task any more.
             self.drop_listeners(&listeners);
         }
-        if pinned.end() != End::Cancelled {
+        if pinned.end() == End::Failed {
+            let woken = self.member_failed(record.as_deref(), &pinned);
             let also = pinned.take_also();
-            return self.push(Item::Ended(pinned, also));
+            self.push(Item::Ended(pinned, also));
+            return self.wake_group(woken);
+        }
+        if pinned.end() == End::Returned {
+            return self.push(Item::Ended(pinned, None));
         }
         // There is no exception that anybody could look at: published at once.
         let queue = take_callbacks(record.as_deref());
         let (task, info) = (pinned.task(), pinned.info());
+        let left = self.leave_group(&mut pinned, &info);
         self.publish(pinned, &info);
+        self.wake_left(left, &info);
         if !queue.is_empty() {
             self.push(Item::Calls(Calls {
                 task: Some(task),
@@ -145,7 +153,7 @@ impl Scheduler {
 
     /// Tells what only has to be told, outside of the loop: no done callback runs here. A report is made on whatever stack
     /// finds the failure, but after the one that is being made.
-    fn settle_reports(&self) {
+    pub(super) fn settle_reports(&self) {
         if self.settling.replace(true) {
             return;
         }
@@ -153,9 +161,9 @@ impl Scheduler {
         loop {
             let item = {
                 let mut items = self.items.borrow_mut();
-                let at = items
-                    .iter()
-                    .position(|item| matches!(item, Item::Unread(_) | Item::Notice(_)));
+                let at = items.iter().position(|item| {
+                    matches!(item, Item::Unread(_) | Item::Kept(_) | Item::Notice(_))
+                });
                 at.and_then(|at| items.remove(at))
             };
             match item {
@@ -221,7 +229,7 @@ impl Scheduler {
                         break;
                     }
                 }
-                Item::Unread(_) | Item::Notice(_) => self.tell_item(item),
+                Item::Unread(_) | Item::Kept(_) | Item::Notice(_) => self.tell_item(item),
             }
         }
     }
@@ -232,6 +240,7 @@ impl Scheduler {
                 let info = pinned.info();
                 self.conclude(pinned, None, &info);
             }
+            Item::Kept(failure) => self.tell_kept(failure),
             Item::Notice(notice) => self.notify(notice),
             Item::Ended(..) | Item::Calls(_) => unreachable!("these are the loop's"),
         }
@@ -325,13 +334,7 @@ impl Scheduler {
             return None;
         }
         if pinned.end() == End::Failed {
-            match (self.is_shutting_down(), self.policy) {
-                (true, _) => self.report_task(&pinned, &info, ContextKind::Shutdown),
-                (false, ReportPolicy::OnFailure) => {
-                    self.report_task(&pinned, &info, ContextKind::TaskFailed);
-                }
-                (false, ReportPolicy::IfUnretrieved) => {}
-            }
+            self.report_at_failure(&pinned, &info);
         }
         let record = self.arena.extras_if_any(pinned.task());
         let queue = take_callbacks(record.as_deref());
@@ -350,17 +353,25 @@ impl Scheduler {
     }
 
     /// All that was to be called is called: the last chance to report, and then the outcome is anybody's.
-    pub(super) fn conclude(&self, pinned: Pinned, also: Option<Box<Panic>>, info: &TaskInfo) {
+    pub(super) fn conclude(&self, mut pinned: Pinned, also: Option<Box<Panic>>, info: &TaskInfo) {
+        let left = self.leave_group(&mut pinned, info);
         let untold = pinned.end() == End::Failed && !pinned.is_told() && !pinned.is_read();
         if untold && !pinned.is_claimed() {
-            self.report_task(&pinned, info, ContextKind::NeverRetrieved);
+            self.report_task(&pinned, info, ContextKind::NeverRetrieved, None);
         }
         self.tell_also(also, Some(info));
         self.publish(pinned, info);
+        self.wake_left(left, info);
     }
 
-    /// Makes the one report of a failed task.
-    fn report_task(&self, pinned: &Pinned, info: &TaskInfo, kind: ContextKind) {
+    /// Makes the one report of a failed task, to a handler of its group's or else to the executor's.
+    pub(super) fn report_task(
+        &self,
+        pinned: &Pinned,
+        info: &TaskInfo,
+        kind: ContextKind,
+        own: Option<&Installed>,
+    ) {
         pinned.mark_told();
         self.counters.unread.sub(1);
         self.counters.reported.add(1);
@@ -375,7 +386,10 @@ impl Scheduler {
             .with_exception(exception)
             .with_task(Some(info.clone()))
             .with_handle_held(pinned.is_claimed());
-        self.reporter.dispatch(&context);
+        match own {
+            Some(own) => self.reporter.dispatch_to(own, &context),
+            None => self.reporter.dispatch(&context),
+        }
     }
 
     /// A failure was looked at.
@@ -408,10 +422,11 @@ impl Scheduler {
         if let Err(panic) = dropped {
             self.tell_destructor(panic, Some(info));
         }
-        self.wake(awaiter, info);
+        self.wake(awaiter, Some(info));
     }
 
-    fn wake(&self, awaiter: Awaiter, info: &TaskInfo) {
+    /// Wakes whoever waits for the end of a task, or of a group.
+    pub(crate) fn wake(&self, awaiter: Awaiter, info: Option<&TaskInfo>) {
         match awaiter {
             Awaiter::Nobody => {}
             Awaiter::Key(key) => waker::wake_key(key),
@@ -419,7 +434,7 @@ impl Scheduler {
                 // User code: a foreign waker.
                 if let Err(panic) = catch(|| waker.wake()) {
                     let text = "Panic in the waker of a task's awaiter";
-                    self.tell(ContextKind::Callback, text, Some(panic), Some(info.clone()));
+                    self.tell(ContextKind::Callback, text, Some(panic), info.cloned());
                 }
             }
         }
@@ -438,7 +453,7 @@ impl Scheduler {
         if let Err(panic) = dropped {
             self.tell_destructor(panic, Some(&info));
         }
-        self.wake(awaiter, &info);
+        self.wake(awaiter, Some(&info));
     }
 
     /// A failed outcome that a handle still holds, when the executor goes.
@@ -449,7 +464,7 @@ impl Scheduler {
         let info = pinned.info();
         // A handler may have read it meanwhile, in the report of another.
         if !pinned.is_told() && !pinned.is_read() {
-            self.report_task(&pinned, &info, ContextKind::NeverRetrieved);
+            self.report_task(&pinned, &info, ContextKind::NeverRetrieved, None);
         }
         self.publish(pinned, &info);
     }

@@ -13,6 +13,7 @@ pub(crate) mod counters;
 mod ending;
 pub(crate) mod inbox;
 mod listening;
+pub(crate) mod members;
 mod pass;
 pub(crate) mod policy;
 pub(crate) mod shutting;
@@ -191,6 +192,24 @@ impl Scheduler {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
+        self.spawn_prepared::<F, J>(gate, future, location, |_| {})
+    }
+
+    /// [`spawn`](Self::spawn), with something to be done to the task before any user code can know of it. `prepare` calls
+    /// none.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn spawn_prepared<'env, F, J>(
+        &self,
+        gate: Gate<'env>,
+        future: F,
+        location: &'static Location<'static>,
+        prepare: impl FnOnce(&Claim<F::Output>),
+    ) -> Claim<F::Output>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
         let aside = !self.arena.is_driven() || self.phase.get() != Phase::Open;
         if aside {
             if self.takes_no_more() {
@@ -201,6 +220,7 @@ impl Scheduler {
         let claim = self.arena.insert::<F, J>(gate, future, location);
         self.counters.spawned.add(1);
         self.counters.live.add(1);
+        prepare(&claim);
         if aside {
             self.spawned_aside(claim.task());
         }
@@ -241,10 +261,26 @@ impl Scheduler {
             )]
             return std::mem::forget(refused);
         }
+        self.drop_unpolled(gate, refused);
+    }
+
+    fn drop_unpolled<'env, T: 'env>(&self, gate: Gate<'env>, refused: T) {
         let refused = afterlife::refuse(gate, refused, &|panic| self.tell_destructor(panic, None));
         if matches!(refused, Refused::Leaked) {
             self.tell(ContextKind::Destructor, ENDLESS, None, None);
         }
+    }
+
+    /// Drops a future that its group does not take: its handle reads as cancelled.
+    #[cold]
+    pub(crate) fn turn_away<'env, F: Future + 'env>(
+        &self,
+        gate: Gate<'env>,
+        future: F,
+        why: &'static str,
+    ) -> Claim<F::Output> {
+        self.drop_unpolled(gate, future);
+        Claim::cancelled(None, why)
     }
 
     fn why_refused(&self) -> &'static str {
