@@ -100,6 +100,7 @@ mod request;
 
 mod call;
 mod context;
+mod group;
 mod spawner;
 mod time;
 
@@ -118,6 +119,8 @@ pub use driving::install_panic_hook;
 pub use error::{ExceptionError, InvalidState, JoinError, Stopped};
 pub use exception::Exception;
 pub use executor::{Executor, Progress};
+pub use group::exception_group::{ExceptionGroup, GroupSummary};
+pub use group::task_group::TaskGroup;
 pub use join::{CancelHandle, CancelOnDrop, JoinHandle};
 pub use report::{
     ContextKind, ExceptionContext, ExceptionContextBuilder, set_default_exception_handler,

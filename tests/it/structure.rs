@@ -32,6 +32,7 @@ const BANDS: &[(&str, u32)] = &[
     ("time", 8),
     ("context", 9),
     ("call", 10),
+    ("group", 10),
     ("spawner", 10),
     ("executor", 11),
     ("builder", 12),
