@@ -69,9 +69,24 @@ pub(super) const LISTENS: u32 = 1 << 21;
 /// Vacant, in a page that is about to be given back.
 pub(super) const SHED: u32 = 1 << 18;
 /// A member of a group that has too many running: not polled until it is released.
-pub(super) const HELD_BACK: u32 = 1 << 19;
+pub(super) const HELD_BACK: u32 = 1 << 22;
 /// Nobody lives here.
 pub(super) const VACANT: u32 = 1 << 15;
+
+/// No two flags share a bit.
+const _: () = {
+    let all = [
+        QUEUED, RUNNING, ENDED, PINNED, CLAIMED, STORED, FAILED, CANCELLED, CANCEL, BORROWS,
+        EXTRAS, TOLD, READ, BACKGROUND, DEDICATED, CALL, LATE, REQUESTED, ASKS, LISTENS, SHED,
+        HELD_BACK, VACANT,
+    ];
+    let (mut seen, mut at) = (0, 0);
+    while at < all.len() {
+        assert!(seen & all[at] == 0);
+        seen |= all[at];
+        at += 1;
+    }
+};
 
 /// What is in front of every cell. 40 bytes on 64-bit targets.
 ///
