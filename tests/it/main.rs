@@ -13,6 +13,7 @@ mod failures;
 mod groups_task_group;
 mod hostile;
 mod memory;
+mod oracles_combinations;
 mod order;
 mod reentry;
 mod remote;
