@@ -91,6 +91,58 @@ pub(crate) enum Awaiter {
     /// A waker of ours, as its key.
     Key(usize),
     Foreign(Waker),
+    /// A handle on another thread.
+    Elsewhere(Box<dyn Deliver>),
+}
+
+/// Brings a task's outcome to a handle on another thread.
+pub(crate) trait Deliver: fmt::Debug {
+    /// Takes the outcome out of the task's cell, where it can be taken now, and hands it over.
+    fn deliver(self: Box<Self>) -> Delivery;
+
+    /// Whether the handle is still there.
+    fn is_held(&self) -> bool;
+}
+
+/// What remains to be done when an outcome was handed over.
+pub(crate) struct Delivery {
+    pub(crate) task: TaskInfo,
+    /// Who waits for it.
+    pub(crate) waker: Option<Waker>,
+    /// It is a failure of which nobody was told.
+    pub(crate) owed: Option<Rc<dyn Owed>>,
+    /// What dropping it came to, where the handle was gone.
+    pub(crate) dropped: Result<(), Box<Panic>>,
+}
+
+impl Delivery {
+    /// Nothing remains to be done.
+    pub(crate) fn done(task: TaskInfo) -> Self {
+        Delivery {
+            task,
+            waker: None,
+            owed: None,
+            dropped: Ok(()),
+        }
+    }
+}
+
+/// A failure that was handed over, and of which somebody must get to know.
+pub(crate) trait Owed {
+    /// Looks what became of it. If its handle is gone, it is given to `tell` and dropped; if the handle has not read it and
+    /// this is the `last` look, it is given to `tell` and stays for the handle. `tell` is also given whether there is a
+    /// handle.
+    fn look(&self, last: bool, tell: &mut dyn FnMut(&TaskInfo, Exception<'_>, bool)) -> Looked;
+}
+
+/// What became of a failure that is owed.
+pub(crate) enum Looked {
+    /// Its handle has yet to read it.
+    Held,
+    /// Its handle has read it.
+    Read,
+    /// `tell` was given it.
+    Told(Delivery),
 }
 
 /// What members of it belong to: a task group, a supervisor, a combinator. It is told of their ends before any handle can
@@ -198,7 +250,7 @@ impl Awaiter {
         match self {
             // `will_wake` compares two words.
             Awaiter::Foreign(own) => own.will_wake(waker),
-            Awaiter::Nobody | Awaiter::Key(_) => false,
+            Awaiter::Nobody | Awaiter::Key(_) | Awaiter::Elsewhere(_) => false,
         }
     }
 }

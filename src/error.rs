@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use crate::arena::claim::Taken;
 use crate::task::{Name, TaskId};
 use crate::unwind::{Panic, PanicLocation};
 
@@ -39,7 +40,7 @@ impl JoinError {
         JoinError::new(id, name, Cause::Cancelled(reason))
     }
 
-    pub(crate) fn panicked(id: TaskId, name: &Name, panic: Panic) -> Self {
+    fn panicked(id: TaskId, name: &Name, panic: Panic) -> Self {
         let message = panic.message().into_owned();
         let location = panic.location().cloned();
         let payload = Mutex::new(panic.into_payload());
@@ -54,7 +55,7 @@ impl JoinError {
         )
     }
 
-    pub(crate) fn kept(id: TaskId, name: &Name, message: Option<Box<str>>) -> Self {
+    fn kept(id: TaskId, name: &Name, message: Option<Box<str>>) -> Self {
         JoinError::new(id, name, Cause::InGroup(message))
     }
 
@@ -124,6 +125,16 @@ impl JoinError {
             Cause::Cancelled(reason) => reason.as_deref(),
             _ => None,
         }
+    }
+}
+
+/// What a handle gives for what it took.
+pub(crate) fn outcome<T>(id: TaskId, name: &Name, taken: Taken<T>) -> Result<T, JoinError> {
+    match taken {
+        Taken::Value(value) => Ok(value),
+        Taken::Panic(panic) => Err(JoinError::panicked(id, name, *panic)),
+        Taken::Cancelled(reason) => Err(JoinError::cancelled(id, name, reason)),
+        Taken::InGroup(message) => Err(JoinError::kept(id, name, message)),
     }
 }
 

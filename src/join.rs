@@ -11,7 +11,7 @@ use crate::arena::TaskRef;
 use crate::arena::claim::{Claim, Status, Taken};
 use crate::completion::{ASKED, Awaiter, CallbackId, Completion, End, FINISHED};
 use crate::driving;
-use crate::error::{ExceptionError, InvalidState, JoinError};
+use crate::error::{ExceptionError, InvalidState, JoinError, outcome};
 use crate::exception::Exception;
 use crate::remote::endpoint::{CancelRequest, Endpoint};
 use crate::report::{self, ContextKind, ExceptionContext};
@@ -315,12 +315,7 @@ impl<T> JoinHandle<T> {
             self.read();
         }
         let (id, name) = (self.claim.id(), self.claim.name());
-        Some(match self.claim.take()? {
-            Taken::Value(value) => Ok(value),
-            Taken::Panic(panic) => Err(JoinError::panicked(id, &name, *panic)),
-            Taken::Cancelled(reason) => Err(JoinError::cancelled(id, &name, reason)),
-            Taken::InGroup(message) => Err(JoinError::kept(id, &name, message)),
-        })
+        Some(outcome(id, &name, self.claim.take()?))
     }
 
     /// A handle of a task that never began is finished without ever having been published.

@@ -67,6 +67,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod home;
 mod key;
 mod sync;
 mod unwind;
@@ -96,6 +97,7 @@ mod driving;
 mod error;
 
 mod join;
+mod remote_handle;
 mod request;
 
 mod call;
@@ -122,6 +124,7 @@ pub use executor::{Executor, Progress};
 pub use group::exception_group::{ExceptionGroup, GroupSummary};
 pub use group::task_group::TaskGroup;
 pub use join::{CancelHandle, CancelOnDrop, JoinHandle};
+pub use remote_handle::RemoteHandle;
 pub use report::{
     ContextKind, ExceptionContext, ExceptionContextBuilder, set_default_exception_handler,
 };

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 /// A task's identity: unique in the process, never reused.
 ///
-/// Ids of one executor grow in spawn order; those of different executors are interleaved.
+/// Ids of one executor grow in spawn order; those of different executors are interleaved. A task that is spawned from another
+/// thread has its id from the call on, so that in listings it may stand behind tasks that were spawned at home after it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(u64);
 

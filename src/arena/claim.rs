@@ -302,13 +302,17 @@ impl<T> Claim<T> {
 
     /// Whether the failure is one that nobody has been told or has read; marks it read.
     pub(crate) fn mark_read(&self) -> bool {
-        match self.header() {
-            Some(header) if header.has(FAILED) && !header.has(TOLD | READ) => {
-                header.set(READ);
-                true
-            }
-            _ => false,
+        let unread = self.is_unread();
+        if let (true, Some(header)) = (unread, self.header()) {
+            header.set(READ);
         }
+        unread
+    }
+
+    /// Whether it is a failure that nobody has been told or has read.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.header()
+            .is_some_and(|header| header.has(FAILED) && !header.has(TOLD | READ))
     }
 
     /// The failure of a finished task.

@@ -217,7 +217,40 @@ impl Arena {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let slot = self.occupy::<F, J>(gate, future, QUEUED | CLAIMED, location);
+        // What can fail comes first, so that a failure leaves everything as it was.
+        let id = self.next_id();
+        self.insert_task::<F, J>(gate, id, future, location)
+    }
+
+    /// Inserts a task whose id was taken before. It is ready.
+    #[track_caller]
+    pub(crate) fn insert_as<F, J>(
+        &self,
+        id: TaskId,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> Claim<F::Output>
+    where
+        F: Future + 'static,
+        J: Judge<F::Output>,
+    {
+        self.insert_task::<F, J>(self.static_gate(), id.get(), future, location)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn insert_task<'env, F, J>(
+        &self,
+        gate: Gate<'env>,
+        id: u64,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> Claim<F::Output>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        let slot = self.occupy::<F, J>(gate, id, future, QUEUED | CLAIMED, location);
         self.queue.push(slot);
         let held = self.held.get();
         if held == 0 {
@@ -239,7 +272,8 @@ impl Arena {
     where
         F: Future<Output = ()> + 'env,
     {
-        let slot = self.occupy::<F, Plain>(gate, future, CALL, location);
+        let id = self.next_id();
+        let slot = self.occupy::<F, Plain>(gate, id, future, CALL, location);
         // SAFETY: just occupied.
         let header = unsafe { slot.as_ref() };
         if ready {
@@ -253,6 +287,7 @@ impl Arena {
     fn occupy<'env, F, J>(
         &self,
         gate: Gate<'env>,
+        id: u64,
         future: F,
         flags: u32,
         location: &'static Location<'static>,
@@ -264,8 +299,6 @@ impl Arena {
         if gate.serial != self.serial {
             foreign_gate();
         }
-        // What can fail comes first, so that a failure leaves everything as it was.
-        let id = self.next_id();
         let class = Typed::<F, J>::CLASS;
         let slot = self
             .pages
@@ -729,8 +762,8 @@ fn claim_ids(n: u64) -> u64 {
     }
 }
 
-/// An id for a task that never was in an arena.
+/// An id for a task that is not in an arena yet, or never was.
 #[track_caller]
-fn fresh_id() -> TaskId {
+pub(crate) fn fresh_id() -> TaskId {
     TaskId::new(claim_ids(1))
 }

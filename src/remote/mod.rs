@@ -4,4 +4,6 @@
 //! later executor when the present one is gone. So a wake that comes too late always has something valid to touch.
 
 pub(crate) mod endpoint;
+pub(crate) mod handover;
+pub(crate) mod inbox;
 pub(crate) mod table;

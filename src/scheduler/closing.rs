@@ -10,11 +10,12 @@ impl Scheduler {
     pub(crate) fn close(&self, driven: Driven<'_>) {
         /// How many pending tasks the default handler names.
         const NAMED: usize = 10;
+        // What was spawned elsewhere and never begun becomes a task that ends like the others.
+        self.end_messages();
         self.take_cancels();
         self.phase.set(Phase::Closed);
         // No host is to come back for an executor that is gone.
         self.arena.endpoint().set_host(None);
-        self.drop_messages();
         self.tell_hook_panics();
         let quiet_after = if self.reporter.handler().is_some() || has_process_handler() {
             usize::MAX
@@ -39,7 +40,7 @@ impl Scheduler {
                             "Task was destroyed but it is pending",
                         )
                         .with_task(Some(info))
-                        .with_handle_held(self.arena.is_claimed(task));
+                        .with_handle_held(self.is_held(task));
                         self.report(&context);
                     } else {
                         self.reporter.count_one();
@@ -69,6 +70,7 @@ impl Scheduler {
             for task in &unread {
                 self.tell_unread(*task);
             }
+            self.tell_all_owed();
             if unread.is_empty() && !self.has_items() && self.late.borrow().is_empty() {
                 break;
             }

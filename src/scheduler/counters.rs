@@ -45,6 +45,10 @@ pub(crate) struct Counters {
 /// At every moment at which user code can look, `spawned = live + returned + failed + cancelled` and
 /// `failed = reported + retrieved + unread`. The counters are kept independently of each other, so that the two sums
 /// prove something.
+///
+/// They are kept on the executor's thread. So a task that was [spawned](crate::Spawner::spawn) from another thread counts from
+/// when the executor has looked, and a failure that a [`RemoteHandle`](crate::RemoteHandle) has read on another thread is `unread`
+/// until it has looked again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

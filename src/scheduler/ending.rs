@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 
 use crate::arena::TaskRef;
 use crate::arena::ended::{Ended, Pinned};
@@ -14,6 +15,7 @@ use crate::waker;
 
 use super::Scheduler;
 use super::callbacks::{Calls, take_callbacks};
+use super::delivery::NEVER_RETRIEVED;
 
 /// Something to be settled by the loop.
 pub(super) enum Item {
@@ -51,7 +53,9 @@ impl Scheduler {
             match ended.publish() {
                 Awaiter::Nobody => {}
                 Awaiter::Key(key) => waker::wake_key(key),
-                Awaiter::Foreign(_) => unreachable!("a foreign awaiter is not plain"),
+                Awaiter::Foreign(_) | Awaiter::Elsewhere(_) => {
+                    unreachable!("only a key is awaited without a side record")
+                }
             }
         } else {
             self.ended_aside(ended);
@@ -377,7 +381,7 @@ impl Scheduler {
         self.counters.reported.add(1);
         let exception = pinned.exception();
         let message = match (kind, exception) {
-            (ContextKind::NeverRetrieved, _) => "Task exception was never retrieved",
+            (ContextKind::NeverRetrieved, _) => NEVER_RETRIEVED,
             (ContextKind::Shutdown, _) => "Task failed while the executor was shut down",
             (_, Some(exception)) if exception.is_error() => "Task returned an error",
             _ => "Task panicked",
@@ -385,11 +389,21 @@ impl Scheduler {
         let context = ExceptionContext::of(kind, message)
             .with_exception(exception)
             .with_task(Some(info.clone()))
-            .with_handle_held(pinned.is_claimed());
+            .with_handle_held(self.is_held(pinned.task()));
         match own {
             Some(own) => self.reporter.dispatch_to(own, &context),
             None => self.reporter.dispatch(&context),
         }
+    }
+
+    /// Whether somebody holds the task's handle, here or elsewhere.
+    pub(super) fn is_held(&self, task: TaskRef) -> bool {
+        if let Some(record) = self.arena.extras_if_any(task) {
+            if let Awaiter::Elsewhere(carrier) = &record.borrow().awaiter {
+                return carrier.is_held();
+            }
+        }
+        self.arena.is_claimed(task)
     }
 
     /// A failure was looked at.
@@ -430,13 +444,16 @@ impl Scheduler {
         match awaiter {
             Awaiter::Nobody => {}
             Awaiter::Key(key) => waker::wake_key(key),
-            Awaiter::Foreign(waker) => {
-                // User code: a foreign waker.
-                if let Err(panic) = catch(|| waker.wake()) {
-                    let text = "Panic in the waker of a task's awaiter";
-                    self.tell(ContextKind::Callback, text, Some(panic), info.cloned());
-                }
-            }
+            Awaiter::Foreign(waker) => self.wake_foreign(waker, info),
+            Awaiter::Elsewhere(carrier) => self.deliver(carrier),
+        }
+    }
+
+    pub(super) fn wake_foreign(&self, waker: Waker, info: Option<&TaskInfo>) {
+        // User code: a foreign waker.
+        if let Err(panic) = catch(|| waker.wake()) {
+            let text = "Panic in the waker of a task's awaiter";
+            self.tell(ContextKind::Callback, text, Some(panic), info.cloned());
         }
     }
 

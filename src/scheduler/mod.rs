@@ -10,10 +10,11 @@ mod callbacks;
 mod cancelling;
 mod closing;
 pub(crate) mod counters;
+pub(crate) mod delivery;
 mod ending;
-pub(crate) mod inbox;
 mod listening;
 pub(crate) mod members;
+pub(crate) mod messages;
 mod pass;
 pub(crate) mod policy;
 pub(crate) mod shutting;
@@ -21,7 +22,7 @@ pub(crate) mod timing;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -31,17 +32,19 @@ use crate::arena::cell::Judge;
 use crate::arena::claim::Claim;
 use crate::arena::owner::Gate;
 use crate::arena::{Arena, TaskRef};
-use crate::completion::CallbackId;
+use crate::completion::{CallbackId, Owed};
 use crate::exception::Exception;
+use crate::home;
 use crate::listeners::Listeners;
+use crate::remote::inbox::Inbox;
 use crate::report::{self, ContextKind, ExceptionContext, Reporter};
-use crate::task::TaskInfo;
+use crate::task::{TaskId, TaskInfo};
 use crate::unwind::{Panic, bury, catch_drop};
 
 use callbacks::Calls;
 use counters::Counters;
 use ending::Item;
-use inbox::Inbox;
+use messages::Messages;
 use policy::ReportPolicy;
 use shutting::SHUT_DOWN;
 use timing::Time;
@@ -88,7 +91,9 @@ pub(crate) struct Scheduler {
     /// The last tick, of one step, went to what was left of the ticks before.
     leftovers_had_it: Cell<bool>,
     next_callback: Cell<u64>,
-    inbox: Arc<Inbox>,
+    inbox: Arc<Messages>,
+    /// Failures that were handed over to handles elsewhere, and of which nobody knows yet.
+    owed: RefCell<BTreeMap<TaskId, Rc<dyn Owed>>>,
     time: Time,
     /// The state of the generator that orders passes, if they are to be shuffled.
     shuffle: Option<Cell<u64>>,
@@ -125,7 +130,7 @@ pub(crate) struct Settings {
 
 impl Scheduler {
     pub(crate) fn new(arena: Rc<Arena>, settings: Settings) -> Rc<Self> {
-        let inbox = Arc::new(Inbox::new(arena.endpoint()));
+        let inbox = Arc::new(Inbox::new(arena.endpoint(), home::here()));
         let scheduler = Rc::new_cyclic(|this| Scheduler {
             this: Weak::clone(this),
             arena,
@@ -154,6 +159,7 @@ impl Scheduler {
             leftovers_had_it: Cell::new(false),
             next_callback: Cell::new(0),
             inbox,
+            owed: RefCell::default(),
             time: Time::new(settings.virtual_clock),
             shuffle: settings.shuffle.map(Cell::new),
         });
@@ -175,7 +181,7 @@ impl Scheduler {
         self.name.as_deref()
     }
 
-    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+    pub(crate) fn inbox(&self) -> &Arc<Messages> {
         &self.inbox
     }
 
@@ -292,7 +298,7 @@ impl Scheduler {
 
     /// A spawn outside of the ordinary: between drives, or on an executor that is closing.
     #[cold]
-    fn spawned_aside(&self, task: Option<TaskRef>) {
+    pub(super) fn spawned_aside(&self, task: Option<TaskRef>) {
         match (self.phase.get(), task) {
             (Phase::Open, _) => self.prod(),
             (Phase::ShuttingDown, Some(task)) => {

@@ -6,7 +6,7 @@ use std::task::Context;
 use crate::arena::TaskRef;
 use crate::arena::driven::{Driven, Polled, Ready};
 use crate::report::ContextKind;
-use crate::unwind::{Panic, catch, catch_drop};
+use crate::unwind::Panic;
 use crate::waker;
 
 use super::Scheduler;
@@ -104,7 +104,8 @@ impl Scheduler {
         for task in doomed {
             self.bury(driven, task);
         }
-        self.has_messages.set(self.inbox.len() > 0);
+        self.take_hints();
+        self.look_for_messages();
     }
 
     /// Carries out the cancels that came from other threads.
@@ -154,37 +155,6 @@ impl Scheduler {
                 Some(panic),
                 None,
             );
-        }
-    }
-
-    /// Calls what other threads have sent until now, at most `left`.
-    fn run_messages(&self, left: &mut usize) {
-        for _ in 0..self.inbox.len().min(*left) {
-            let (Some(message), Some(this)) = (self.inbox.take(), self.weak().upgrade()) else {
-                break;
-            };
-            *left -= 1;
-            // User code: a closure from another thread.
-            if let Err(panic) = catch(|| message.run(&this)) {
-                self.tell(
-                    ContextKind::Callback,
-                    "Panic in a callback from another thread",
-                    Some(panic),
-                    None,
-                );
-            }
-        }
-        self.has_messages.set(self.inbox.len() > 0);
-    }
-
-    /// Drops what other threads have sent and nobody will run.
-    pub(super) fn drop_messages(&self) {
-        self.inbox.close();
-        while let Some(message) = self.inbox.take() {
-            // User code: Drop of a closure's captures.
-            if let Err(panic) = catch_drop(message) {
-                self.tell_destructor(panic, None);
-            }
         }
     }
 

@@ -12,6 +12,9 @@ pub enum ReportPolicy {
     /// Only if nobody retrieved it, as in asyncio: when the task is detached, at the failure, after its done callbacks
     /// ran; else when the handle is dropped without having been asked; at the latest when the executor is dropped.
     ///
+    /// A handle on another thread ([`RemoteHandle`](crate::RemoteHandle)) retrieves by being awaited or joined; if it is dropped
+    /// unread, the report is made on the executor's thread, at its next look.
+    ///
     /// Retrieving is awaiting the handle, `result()`, `exception()`, or asking a
     /// [`Completion`](crate::Completion) for the outcome.
     IfUnretrieved,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// A row holds for the module and everything under it, unless a longer row says otherwise.
 const BANDS: &[(&str, u32)] = &[
     // Know nothing of tasks that run: a key, a thread's primitives, a panic, a task's data.
+    ("home", 0),
     ("key", 0),
     ("sync", 0),
     ("task", 0),
@@ -28,6 +29,7 @@ const BANDS: &[(&str, u32)] = &[
     ("driving", 7),
     ("error", 7),
     ("join", 8),
+    ("remote_handle", 8),
     ("request", 8),
     ("time", 8),
     ("context", 9),
