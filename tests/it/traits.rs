@@ -1,5 +1,6 @@
 //! Which thread may hold what, and that everything can be shown.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use mainstay::{
     Builder, CallHandle, CallbackId, CancelHandle, CancelOnDrop, Closed, Completion, ContextKind,
     Elapsed, Exception, ExceptionContext, ExceptionError, Executor, Interval, InvalidState,
-    JoinError, JoinHandle, LocalHandle, Outcome, PanicLocation, Progress, ReportPolicy, Sleep,
-    Spawner, Stats, Stopped, TaskBuilder, TaskId, TaskInfo, TaskState,
+    JoinError, JoinHandle, LocalHandle, Outcome, PanicLocation, Progress, RemoteHandle,
+    ReportPolicy, Sleep, Spawner, Stats, Stopped, TaskBuilder, TaskId, TaskInfo, TaskState,
 };
 
 fn send_and_sync<T: Send + Sync + 'static>() {}
@@ -20,6 +21,9 @@ fn an_error<T: Error + Send + Sync + 'static>() {}
 fn what_may_cross_threads_is_send_and_sync() {
     send_and_sync::<Spawner>();
     send_and_sync::<CancelHandle>();
+    send_and_sync::<RemoteHandle<u8>>();
+    // Where the output is `Send`, whatever it is besides.
+    send_and_sync::<RemoteHandle<Cell<u8>>>();
     send_and_sync::<JoinError>();
     send_and_sync::<Stopped>();
     send_and_sync::<TaskId>();
@@ -58,6 +62,7 @@ fn everything_public_can_be_shown() {
     shown::<ExceptionContext<'_>>();
     shown::<ContextKind>();
     shown::<ReportPolicy>();
+    shown::<RemoteHandle<Cell<u8>>>();
     shown::<Sleep>();
     shown::<Interval>();
 }
