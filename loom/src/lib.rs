@@ -1,14 +1,14 @@
 //! Loom models of the wake and park protocol.
 //!
-//! `park`, `endpoint` and `key` are the library's own files, included by path. They take their primitives from `sync`,
+//! `park`, `endpoint`, `handover`, `inbox` and `key` are the library's own files, included by path. They take their primitives from `sync`,
 //! which has loom's here and the standard library's there. Loom then runs each model in every order of steps (for three
 //! threads: with up to a number of preemptions), and with every value that a load may legally return.
 //!
 //! # What is real and what stands in
 //!
-//! Real: `Parker`, `Endpoint`, `Key`. Stand-ins: the home thread's side (`home`), which in the library is spread over
-//! `scheduler/pass.rs`, `arena` and `executor.rs`, is written out again in a few lines; the queue of rare messages
-//! (`queue`), whose own algorithm is crossbeam's affair; the read-write lock, because loom's own shows no other thread
+//! Real: `Parker`, `Endpoint`, `Handover`, `Inbox`, `Key`. Stand-ins: the home thread's side (`home`), which in the library is spread over
+//! `scheduler/pass.rs`, `arena` and `executor.rs`, is written out again in a few lines; the queues
+//! (`queue`), whose own algorithms are the affair of their crates; the read-write lock, because loom's own shows no other thread
 //! that it is held.
 //!
 //! # What no model shows
@@ -23,10 +23,13 @@
 //!
 //! `planted.sh` plants faults in copies of these files and sees that the models find each of them.
 
+// `endpoint` and `inbox` name these crates: here that leads to the stand-ins.
 #[cfg(mainstay_loom)]
-extern crate self as crossbeam_queue; // `endpoint` names the crate: here that leads to the stand-in
+extern crate self as concurrent_queue;
 #[cfg(mainstay_loom)]
-pub(crate) use queue::SegQueue;
+extern crate self as crossbeam_queue;
+#[cfg(mainstay_loom)]
+pub(crate) use queue::{ConcurrentQueue, SegQueue};
 
 #[allow(dead_code, reason = "the models use parts of it")]
 #[path = "../../src/key.rs"]
@@ -39,6 +42,14 @@ mod park;
 #[allow(dead_code, reason = "the models use parts of it")]
 #[path = "../../src/remote/endpoint.rs"]
 mod endpoint;
+
+#[allow(dead_code, reason = "the models use parts of it")]
+#[path = "../../src/remote/handover.rs"]
+mod handover;
+
+#[allow(dead_code, reason = "the models use parts of it")]
+#[path = "../../src/remote/inbox.rs"]
+mod inbox;
 
 mod sync;
 

@@ -1,6 +1,8 @@
 //! The models. Each test's name is the claim; its documentation says what the claim rests on and what it leaves out.
 
+mod handover;
 mod host;
+mod inbox;
 mod messages;
 mod park;
 mod reuse;
@@ -36,4 +38,9 @@ fn check(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
 /// An endpoint that the threads of a model share. (Its own counts are no part of any model, so that they are std's.)
 fn endpoint() -> Arc<Endpoint> {
     Arc::new(Endpoint::new(1))
+}
+
+/// One that lives for ever, as the library's do. (A model's own are given back at its end, which these never touch.)
+fn leaked_endpoint() -> &'static Endpoint {
+    Box::leak(Box::new(Endpoint::new(1)))
 }
