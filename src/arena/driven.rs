@@ -80,7 +80,13 @@ impl<'a> Driven<'a> {
         self.arena.queue.shuffle(random);
     }
 
-    /// Takes the next task of the pass.
+    /// Lets up to so many of what is left of the pass be taken. `false`: nothing is left.
+    #[inline]
+    pub(crate) fn stretch(&self, most: usize) -> bool {
+        self.arena.queue.stretch(most)
+    }
+
+    /// Takes the next task of the stretch.
     #[inline]
     pub(crate) fn next_ready(&self) -> Option<Ready<'a>> {
         loop {

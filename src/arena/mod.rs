@@ -392,7 +392,7 @@ impl Arena {
 
     /// Takes the wakes that came from other threads, oldest first.
     pub(crate) fn take_remote_wakes(&self) {
-        let start = self.queue.tail();
+        let start = self.queue.len();
         self.endpoint.drain_wakes(|index| {
             // R3: whoever lives there now. An endpoint that served a bigger arena may name slots that are not here.
             let Some(slot) = self.pages.slot(index) else {
@@ -408,6 +408,12 @@ impl Arena {
             }
         });
         self.queue.reverse_from(start);
+    }
+
+    /// Ends the present stretch of polls: the loop is to look around before it goes on.
+    #[inline]
+    pub(crate) fn interrupt(&self) {
+        self.queue.interrupt();
     }
 
     // --- looking ----------------------------------------------------------------------------------------------------

@@ -141,6 +141,7 @@ impl Scheduler {
     pub(super) fn push(&self, item: Item) {
         self.items.borrow_mut().push_back(item);
         self.has_items.set(true);
+        self.arena.interrupt();
     }
 
     #[inline]

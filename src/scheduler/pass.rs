@@ -28,8 +28,8 @@ impl Scheduler {
     #[inline]
     pub(crate) fn pass(&self, driven: Driven<'_>, budget: usize) -> usize {
         let mut left = budget;
-        // Polls since the clock was thought of.
-        let mut done = 0;
+        // Polls since the last look.
+        let mut since = 0;
         self.look_around(driven);
         if self.has_items() || self.has_messages.get() {
             self.take_leftovers(&mut left);
@@ -39,33 +39,35 @@ impl Scheduler {
         if let Some(seed) = &self.shuffle {
             driven.shuffle_pass(|| next_random(seed));
         }
-        'pass: while left > 0 {
-            // In stretches, so that the innermost loop counts one thing.
-            let stretch = left.min(LOOK_EVERY);
-            done = 0;
-            while done < stretch {
-                let Some(ready) = driven.next_ready() else {
-                    left -= done;
-                    break 'pass;
-                };
-                done += 1;
-                self.step(driven, ready);
-                // Also what ended by the hand of the task that was just polled.
-                if self.has_items() {
-                    left -= done;
-                    self.settle_within(&mut left);
-                    self.look_around(driven);
-                    self.look_at_clock(done);
-                    done = 0;
-                    continue 'pass;
-                }
+        loop {
+            // What is still to be told is told after the next poll.
+            let most = if self.has_items() {
+                1
+            } else {
+                LOOK_EVERY - since
+            };
+            if !driven.stretch(most.min(left)) {
+                break;
             }
-            left -= stretch;
+            let before = self.counters.polls.get();
+            // The innermost loop looks at one thing only, the queue's stop: whatever else is to be seen to moves it.
+            while let Some(ready) = driven.next_ready() {
+                self.step(driven, ready);
+            }
+            let done = usize::try_from(self.counters.polls.get() - before).unwrap_or(usize::MAX);
+            left -= done;
+            since += done;
+            if self.has_items() {
+                // Also what ended by the hand of the task that was just polled.
+                self.settle_within(&mut left);
+            } else if since < LOOK_EVERY {
+                continue;
+            }
             self.look_around(driven);
-            self.look_at_clock(done);
-            done = 0;
+            self.look_at_clock(since);
+            since = 0;
         }
-        self.look_at_clock(done);
+        self.look_at_clock(since);
         if !self.late.borrow().is_empty() {
             self.run_late(&mut left);
         }
