@@ -625,7 +625,7 @@ impl<'env> Executor<'env> {
                     None,
                 );
             }
-            arena.close_root(&slot);
+            drop(slot);
             self.scheduler.settle_all();
             result
         })
@@ -647,7 +647,7 @@ impl<'env> Executor<'env> {
     }
 
     /// Parks unless there is something to do, for the root too, if there is one; at most until `limit`.
-    pub(crate) fn park_if_idle(&self, root: Option<&Root>, limit: Option<Instant>) {
+    pub(crate) fn park_if_idle(&self, root: Option<&Root<'_>>, limit: Option<Instant>) {
         let idle = || {
             !self.scheduler.has_work()
                 && !self.scheduler.is_stopping()

@@ -78,12 +78,6 @@ impl<W: Word> Key<W> {
         ))
     }
 
-    /// A word with a slot index and no executor: what a vacant slot carries. It equals no key.
-    #[inline]
-    pub(crate) fn vacant(index: u32) -> Self {
-        Key(W::pack(u64::from(index)))
-    }
-
     #[inline]
     pub(crate) fn from_word(word: W) -> Self {
         Key(word)
@@ -109,6 +103,14 @@ impl<W: Word> Key<W> {
     #[expect(clippy::cast_possible_truncation, reason = "masked to at most 26 bits")]
     pub(crate) fn index(self) -> u32 {
         (self.0.unpack() & Self::INDEX_MASK) as u32
+    }
+}
+
+impl Key<usize> {
+    /// A word with a slot index and no executor: what a vacant slot carries. It equals no key.
+    #[inline]
+    pub(crate) const fn vacant(index: u32) -> usize {
+        index as usize
     }
 }
 
@@ -139,7 +141,8 @@ mod tests {
                     assert_eq!(key.generation(), generation);
                     assert_eq!(key.index(), index);
                     assert!(Key::from_word(key.word()) == key);
-                    assert!(key != Key::vacant(index), "a vacant slot answers to no key");
+                    let vacant = Key(W::pack(u64::from(index)));
+                    assert!(key != vacant, "a vacant slot answers to no key");
                 }
             }
         }

@@ -11,7 +11,7 @@ use std::mem::ManuallyDrop;
 use std::ptr;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
-use crate::arena::owner::with_current;
+use crate::arena::front::with_current;
 use crate::completion::Awaiter;
 use crate::key::Key;
 use crate::remote::table;
@@ -59,15 +59,20 @@ pub(crate) fn awaiter(waker: &Waker) -> Awaiter {
 /// Wakes whom a key names. Any thread, any time.
 #[inline]
 pub(crate) fn wake_key(word: usize) {
-    if with_current(|arena| arena.wake(word)) == Some(true) {
-        return;
+    if !with_current(|front| front.wake(word)) {
+        wake_elsewhere(word);
     }
-    wake_elsewhere(word);
 }
 
+/// Nobody whom the innermost driven executor has is named.
 #[cold]
+#[inline(never)]
 fn wake_elsewhere(word: usize) {
     let key = Key::<usize>::from_word(word);
+    if with_current(|front| front.is_of(key.executor())) {
+        // Whom it named is no more.
+        return;
+    }
     if let Some(endpoint) = table::endpoint(key.executor()) {
         endpoint.wake(key.index());
     }

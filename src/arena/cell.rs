@@ -170,7 +170,7 @@ impl<F: Future, J: Judge<F::Output>> Typed<F, J> {
 }
 
 /// The table in vacant slots. Nothing in it is ever called.
-pub(super) fn vacant_vtable() -> &'static VTable {
+pub(super) const fn vacant_vtable() -> &'static VTable {
     Typed::<std::future::Ready<()>, Plain>::VTABLE
 }
 

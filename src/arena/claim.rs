@@ -15,7 +15,7 @@ use crate::unwind::{Panic, bury, catch};
 
 use super::cell::{Held, take_held};
 use super::ended::Pinned;
-use super::owner::with_current;
+use super::front::current_arena;
 use super::record::{make_extras, name_of, reference};
 use super::slots::{
     BACKGROUND, CLAIMED, ENDED, EXTRAS, FAILED, Header, PINNED, READ, STORED, TOLD,
@@ -148,11 +148,9 @@ impl<T> Claim<T> {
     fn arena(header: &Header) -> NonNull<Arena> {
         let executor = header.key().executor();
         // Nearly always it is the one that is being driven, which saves the way through the table (12 instructions).
-        match with_current(|current| {
-            (current.executor() == executor).then_some(NonNull::from(current))
-        }) {
-            Some(Some(arena)) => arena,
-            _ => Self::arena_by_table(executor),
+        match current_arena(executor) {
+            Some(arena) => arena,
+            None => Self::arena_by_table(executor),
         }
     }
 

@@ -45,7 +45,7 @@ impl Ready<'_> {
     /// The key that the task's waker carries.
     #[inline]
     pub(crate) fn key(&self) -> usize {
-        // SAFETY: a ready slot is RUNNING, hence occupied (A2, A3).
+        // SAFETY: a ready slot is occupied, and not vacated before it is polled.
         unsafe { self.slot.as_ref() }.key.get()
     }
 }
@@ -55,16 +55,13 @@ impl Drop for Ready<'_> {
         // Not polled after all (a hook panicked, the pass ended): it waits for its turn again.
         // SAFETY: as in `key`.
         let header = unsafe { self.slot.as_ref() };
-        header.clear(RUNNING);
-        self.arena.enqueue(self.slot, header);
+        self.arena.front.enqueue(self.slot, header);
     }
 }
 
 /// What a poll came to.
 pub(crate) enum Polled<'a> {
     Pending,
-    /// Pending, and cancelled while it ran: to be destroyed.
-    Doomed(TaskRef),
     Ended(Ended<'a>),
 }
 
@@ -72,34 +69,34 @@ impl<'a> Driven<'a> {
     /// Starts a pass over what is ready now.
     #[inline]
     pub(crate) fn begin_pass(&self) {
-        self.arena.queue.begin_pass();
+        self.arena.front.queue.begin_pass();
     }
 
     /// Puts what is ready into another order.
     pub(crate) fn shuffle_pass(&self, random: impl FnMut() -> u64) {
-        self.arena.queue.shuffle(random);
+        self.arena.front.queue.shuffle(random);
     }
 
     /// Lets up to so many of what is left of the pass be taken. `false`: nothing is left.
     #[inline]
     pub(crate) fn stretch(&self, most: usize) -> bool {
-        self.arena.queue.stretch(most)
+        self.arena.front.queue.stretch(most)
     }
 
     /// Takes the next task of the stretch.
     #[inline]
     pub(crate) fn next_ready(&self) -> Option<Ready<'a>> {
         loop {
-            let slot = self.arena.queue.pop()?;
+            let slot = self.arena.front.queue.pop()?;
             // SAFETY: queued slots are valid.
             let header = unsafe { slot.as_ref() };
-            let flags = header.flags.get();
-            if flags & (VACANT | ENDED | HELD_BACK) != 0 {
+            debug_assert!(header.has(QUEUED) && !header.has(RUNNING));
+            let flags = header.flags.get() ^ QUEUED;
+            header.flags.set(flags);
+            if flags & (ENDED | HELD_BACK) != 0 {
                 self.skip(slot, header);
                 continue;
             }
-            debug_assert!(flags & QUEUED != 0 && flags & RUNNING == 0);
-            header.flags.set(flags & !QUEUED | RUNNING);
             return Some(Ready {
                 slot,
                 arena: self.arena,
@@ -107,14 +104,25 @@ impl<'a> Driven<'a> {
         }
     }
 
+    /// A slot came out of the queue in which there is nothing to poll, any more or yet.
     #[cold]
     fn skip(&self, slot: NonNull<Header>, header: &Header) {
         if header.has(VACANT) {
-            self.arena.queue.remove_limbo();
+            self.arena.front.queue.remove_limbo();
             self.arena.leave_limbo(slot);
-        } else {
-            header.clear(QUEUED);
         }
+    }
+
+    /// Ends a stretch: nobody is on the poll stack any more. Gives the task that was polled last, if it was cancelled
+    /// meanwhile and is to be destroyed.
+    #[inline]
+    pub(crate) fn rest(&self) -> Option<TaskRef> {
+        let slot = self.arena.front.running()?;
+        self.arena.front.set_running(None);
+        // SAFETY: no user code has run since its poll, so that its memory is still a slot's.
+        let header = unsafe { slot.as_ref() };
+        let flags = header.flags.get();
+        (flags & (CANCEL | ENDED) == CANCEL).then(|| reference(header))
     }
 
     /// Polls a task once.
@@ -123,22 +131,19 @@ impl<'a> Driven<'a> {
         let arena = self.arena;
         // Its drop would put it back.
         let slot = ManuallyDrop::new(ready).slot;
-        // SAFETY: a ready slot is RUNNING, hence occupied (A2, A3).
+        // SAFETY: a ready slot is occupied.
         let header = unsafe { slot.as_ref() };
-        arena.running.set(slot);
-        arena.running_key.set(header.key.get());
-        // SAFETY: the table is the cell's own; the slot is RUNNING through this token alone, so that nobody else has a
-        // reference to the future (A2); it is alive because the slot is not ENDED; `'env` is alive (A5).
+        arena.front.set_near(slot);
+        arena.front.set_running(Some(slot));
+        // SAFETY: the table is the cell's own; the slot is on the stack through this token alone, so that nobody else has
+        // a reference to the future (A2); it is alive because the slot is not ENDED; `'env` is alive (A5).
         let step = unsafe { (header.vtable.get().poll)(slot, cx) };
-        arena.running_key.set(0);
-        let flags = header.flags.get();
+        // It stays the running one until the next poll or `rest`: nobody can look before. So what is pending costs no
+        // more than this comparison; whether it was cancelled is seen in `rest`, as `ask_cancel` ends the stretch.
         if step == Step::Pending {
-            header.flags.set(flags & !RUNNING);
-            if flags & CANCEL == 0 {
-                return Polled::Pending;
-            }
-            return Polled::Doomed(reference(header));
+            return Polled::Pending;
         }
+        arena.front.set_running(None);
         self.polled(slot, step)
     }
 
@@ -154,7 +159,7 @@ impl<'a> Driven<'a> {
             Step::Returned if flags & CANCEL != 0 => CANCELLED,
             Step::Returned => 0,
         };
-        header.flags.set(flags & !RUNNING | ENDED | PINNED | end);
+        header.flags.set(flags | ENDED | PINNED | end);
         // SAFETY: the future is gone and this call has just pinned the slot.
         Polled::Ended(unsafe { Ended::new(self.arena, slot) })
     }
@@ -189,18 +194,27 @@ impl Arena {
 unsafe fn destroy(arena: &Arena, slot: NonNull<Header>) -> Option<Ended<'_>> {
     // SAFETY: the caller's contract.
     let header = unsafe { slot.as_ref() };
-    if header.has(ENDED | RUNNING) {
+    let front = &arena.front;
+    if header.has(ENDED) || arena.is_on_stack(slot, header) {
         return None;
     }
+    // Whoever is below on the stack keeps its mark there, now that the front names another.
+    let below = front.running();
+    // SAFETY: a running slot is occupied (A2).
+    let below_header = below.map(|below| unsafe { below.as_ref() });
+    let marked = below_header.filter(|below| !below.has(RUNNING));
+    if let Some(below) = marked {
+        below.set(RUNNING);
+    }
     header.set(RUNNING);
-    let before = (arena.running_key.get(), arena.running.get());
-    arena.running.set(slot);
-    arena.running_key.set(header.key.get());
+    front.set_running(Some(slot));
     // User code: Drop of the future.
     // SAFETY: as in `Driven::poll`: alive, ours alone by RUNNING, and what it borrows is alive by contract (A5).
     let dropped = catch(|| unsafe { (header.vtable.get().drop_future)(slot) });
-    arena.running_key.set(before.0);
-    arena.running.set(before.1);
+    front.set_running(below);
+    if let Some(below) = marked {
+        below.clear(RUNNING);
+    }
     let end = match dropped {
         Ok(()) => CANCELLED,
         Err(panic) => {

@@ -124,7 +124,7 @@ impl Pinned {
     }
 
     pub(crate) fn info(&self) -> TaskInfo {
-        info_of(self.header())
+        info_of(self.header(), false)
     }
 
     pub(crate) fn end(&self) -> End {

@@ -17,8 +17,8 @@
 //! # Rules
 //!
 //! - **A1** A future does not move and its cell is not freed from `insert` until it is dropped in place.
-//! - **A2** A future is touched only while its slot is `RUNNING`, and `RUNNING` is set by exactly one frame, which clears
-//!   it. So there is one reference to a future at a time.
+//! - **A2** A future is touched only while its slot is on the poll stack: named by `Front::running`, or marked `RUNNING`.
+//!   Exactly one frame puts it there, and takes it off. So there is one reference to a future at a time.
 //! - **A3** A cell is vacated only when its future is gone (`ENDED`), it holds nothing (not `STORED`), no claim
 //!   (`CLAIMED`) and no token (`PINNED`) exists.
 //! - **A4** What a cell holds is taken or dropped only by the claim while it is not `PINNED`, or, when there is no claim,
@@ -34,6 +34,7 @@ pub(crate) mod cell;
 pub(crate) mod claim;
 pub(crate) mod driven;
 pub(crate) mod ended;
+pub(crate) mod front;
 pub(crate) mod owner;
 mod pages;
 mod queue;
@@ -60,11 +61,11 @@ use cell::{Judge, Plain, Typed, store_future};
 use claim::Claim;
 use driven::Driven;
 use ended::Pinned;
+use front::Front;
 use owner::{Gate, foreign_gate};
 use pages::Pages;
-use queue::RunQueue;
 use record::{info_of, make_extras, reference, take_extras};
-use roots::{Root, Roots};
+use roots::Root;
 use slots::{
     BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, HELD_BACK, Header, LATE, MAX_ID,
     PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT,
@@ -98,11 +99,10 @@ pub(crate) enum CancelState {
 }
 
 /// See the module documentation.
+#[repr(C)]
 pub(crate) struct Arena {
-    /// The key of the task on the poll stack, or 0; with `running`, its slot.
-    running_key: Cell<usize>,
-    running: Cell<NonNull<Header>>,
-    queue: RunQueue,
+    /// First, so that the address of the front is that of the arena.
+    front: Front,
     pages: Pages,
     next_id: Cell<u64>,
     /// Where the present block of ids ends.
@@ -111,9 +111,9 @@ pub(crate) struct Arena {
     held: Cell<usize>,
     driven: Cell<bool>,
     endpoint: &'static Endpoint,
-    executor: u32,
     serial: u64,
-    roots: Roots,
+    /// Roots made so far: the generation of the next one.
+    roots: Cell<u64>,
     host: RefCell<Option<Weak<dyn Any>>>,
     /// Keeps the host, and through it this arena, for the claims that outlive the executor.
     legacy: RefCell<Option<Rc<dyn Any>>>,
@@ -124,19 +124,17 @@ impl Arena {
     fn new() -> Rc<Self> {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
         let endpoint = table::acquire();
+        let pages = Pages::new();
         let arena = Rc::new(Arena {
-            running_key: Cell::new(0),
-            running: Cell::new(NonNull::dangling()),
-            queue: RunQueue::new(),
-            pages: Pages::new(),
+            front: Front::new(endpoint.id(), pages.nowhere()),
+            pages,
             next_id: Cell::new(0),
             last_id: Cell::new(0),
             held: Cell::new(0),
             driven: Cell::new(false),
-            executor: endpoint.id(),
             endpoint,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
-            roots: Roots::default(),
+            roots: Cell::new(0),
             host: RefCell::new(None),
             legacy: RefCell::new(None),
         });
@@ -159,7 +157,7 @@ impl Arena {
     /// This arena's executor id, the high field of its keys.
     #[inline]
     pub(crate) fn executor(&self) -> u32 {
-        self.executor
+        self.front.executor()
     }
 
     /// Whether an [`Owner`] is driving this arena up the stack.
@@ -190,7 +188,7 @@ impl Arena {
     /// Makes room in the tables for `tasks` slots.
     #[track_caller]
     pub(crate) fn reserve(&self, tasks: usize) {
-        self.pages.reserve(tasks, &self.queue, self.endpoint);
+        self.pages.reserve(tasks, &self.front, self.endpoint);
     }
 
     // --- spawning ---------------------------------------------------------------------------------------------------
@@ -251,7 +249,7 @@ impl Arena {
         J: Judge<F::Output>,
     {
         let slot = self.occupy::<F, J>(gate, id, future, QUEUED | CLAIMED, location);
-        self.queue.push(slot);
+        self.front.queue.push(slot);
         let held = self.held.get();
         if held == 0 {
             self.retain();
@@ -277,7 +275,7 @@ impl Arena {
         // SAFETY: just occupied.
         let header = unsafe { slot.as_ref() };
         if ready {
-            self.enqueue(slot, header);
+            self.front.enqueue(slot, header);
         }
         (reference(header), header.key.get())
     }
@@ -302,7 +300,7 @@ impl Arena {
         let class = Typed::<F, J>::CLASS;
         let slot = self
             .pages
-            .take(class, Typed::<F, J>::LAYOUT, &self.queue, self.endpoint);
+            .take(class, Typed::<F, J>::LAYOUT, &self.front, self.endpoint);
         // SAFETY: `take` gave a vacant slot of this type's class. The gate is of this arena: either `F: 'static`, or its
         // owner's 'env outlives every time at which the owner is borrowed (`Driven`) and its drop, and BORROWS, which
         // is in the gate's flags, keeps the future untouched at other times (A5).
@@ -315,7 +313,7 @@ impl Arena {
             0
         };
         header.occupy(
-            self.executor,
+            self.executor(),
             id,
             gate.flags | dedicated | flags,
             Typed::<F, J>::VTABLE,
@@ -346,42 +344,6 @@ impl Arena {
 
     // --- waking -----------------------------------------------------------------------------------------------------
 
-    /// Wakes the task or root that `key` names, if it is waiting. `false`: the key is another executor's.
-    // Inlined into the one function in the waker's table: as a call of its own it cost 11 of 33 instructions.
-    #[inline(always)]
-    pub(crate) fn wake(&self, key: usize) -> bool {
-        // The task that is being polled wakes itself more often than any other does.
-        if key == self.running_key.get() {
-            let slot = self.running.get();
-            // SAFETY: a running slot is occupied (A2).
-            self.enqueue(slot, unsafe { slot.as_ref() });
-            return true;
-        }
-        let name = Key::<usize>::from_word(key);
-        if name.executor() != self.executor {
-            return false;
-        }
-        if let Some(slot) = self.pages.slot(name.index()) {
-            // SAFETY: frames lead to headers that live until the frame leads elsewhere.
-            let header = unsafe { slot.as_ref() };
-            if header.key.get() == key {
-                self.enqueue(slot, header);
-                return true;
-            }
-        }
-        self.roots.wake(key);
-        true
-    }
-
-    #[inline]
-    fn enqueue(&self, slot: NonNull<Header>, header: &Header) {
-        let flags = header.flags.get();
-        if flags & (QUEUED | ENDED) == 0 {
-            header.flags.set(flags | QUEUED);
-            self.queue.push(slot);
-        }
-    }
-
     /// Wakes at home between two drives go through the endpoint: what is spawned after them comes after them (P9).
     #[cold]
     pub(crate) fn take_remote_wakes_between_drives(&self) {
@@ -392,28 +354,26 @@ impl Arena {
 
     /// Takes the wakes that came from other threads, oldest first.
     pub(crate) fn take_remote_wakes(&self) {
-        let start = self.queue.len();
+        let start = self.front.queue.len();
         self.endpoint.drain_wakes(|index| {
             // R3: whoever lives there now. An endpoint that served a bigger arena may name slots that are not here.
-            let Some(slot) = self.pages.slot(index) else {
+            let Some(slot) = self.front.table.slot(index) else {
                 return;
             };
-            // SAFETY: as in `wake`.
+            // SAFETY: frames lead to live headers.
             let header = unsafe { slot.as_ref() };
-            if header.has(VACANT) {
-                self.roots.wake_index(index);
-            } else if !header.has(CALL) {
-                // Nobody has a callback's waker: what comes for it from elsewhere is stale, and it may not be time.
-                self.enqueue(slot, header);
+            // Nobody has a callback's waker: what comes for it from elsewhere is stale, and it may not be time.
+            if !header.has(CALL | VACANT) {
+                self.front.enqueue(slot, header);
             }
         });
-        self.queue.reverse_from(start);
+        self.front.queue.reverse_from(start);
     }
 
     /// Ends the present stretch of polls: the loop is to look around before it goes on.
     #[inline]
     pub(crate) fn interrupt(&self) {
-        self.queue.interrupt();
+        self.front.queue.interrupt();
     }
 
     // --- looking ----------------------------------------------------------------------------------------------------
@@ -421,21 +381,24 @@ impl Arena {
     /// Whether a task is ready.
     #[inline]
     pub(crate) fn has_ready(&self) -> bool {
-        !self.queue.is_empty()
+        !self.front.queue.is_empty()
     }
 
     /// The task that is on the poll stack; none while a callback is.
     pub(crate) fn running(&self) -> Option<TaskRef> {
-        if self.running_key.get() == 0 {
-            return None;
-        }
         // SAFETY: a running slot is occupied (A2).
-        let header = unsafe { self.running.get().as_ref() };
+        let header = unsafe { self.front.running()?.as_ref() };
         (!header.has(CALL)).then(|| reference(header))
     }
 
+    /// Whether the slot's future is being polled or dropped up the stack.
+    #[inline]
+    fn is_on_stack(&self, slot: NonNull<Header>, header: &Header) -> bool {
+        header.has(RUNNING) || self.front.is_running(slot)
+    }
+
     fn find(&self, task: TaskRef) -> Option<NonNull<Header>> {
-        let slot = self.pages.slot(task.index)?;
+        let slot = self.front.table.slot(task.index)?;
         // SAFETY: frames lead to live headers.
         let header = unsafe { slot.as_ref() };
         (!header.has(VACANT) && header.id() == task.id).then_some(slot)
@@ -445,7 +408,8 @@ impl Arena {
     pub(crate) fn info(&self, task: TaskRef) -> Option<TaskInfo> {
         let slot = self.find(task)?;
         // SAFETY: found alive.
-        Some(info_of(unsafe { slot.as_ref() }))
+        let header = unsafe { slot.as_ref() };
+        Some(info_of(header, self.is_on_stack(slot, header)))
     }
 
     /// All tasks that have not ended, in spawn order.
@@ -492,7 +456,7 @@ impl Arena {
     }
 
     fn occupied(&self) -> impl Iterator<Item = (TaskRef, u32)> {
-        self.pages.occupied().into_iter().map(|slot| {
+        self.pages.occupied(&self.front).into_iter().map(|slot| {
             // SAFETY: found alive, and nothing runs between finding and this.
             let header = unsafe { slot.as_ref() };
             (reference(header), header.flags.get())
@@ -522,7 +486,10 @@ impl Arena {
 
     /// Whether the task is on the poll stack.
     pub(crate) fn is_running(&self, task: TaskRef) -> bool {
-        self.flags(task) & RUNNING != 0
+        self.find(task).is_some_and(|slot| {
+            // SAFETY: found alive.
+            self.is_on_stack(slot, unsafe { slot.as_ref() })
+        })
     }
 
     /// Whether somebody holds the task's handle.
@@ -572,7 +539,7 @@ impl Arena {
             // SAFETY: found alive.
             let header = unsafe { slot.as_ref() };
             header.clear(HELD_BACK);
-            self.enqueue(slot, header);
+            self.front.enqueue(slot, header);
         }
     }
 
@@ -586,13 +553,14 @@ impl Arena {
         if header.has(ENDED) {
             return CancelState::Finished;
         }
+        let running = self.is_on_stack(slot, header);
         if header.has(CANCEL) {
-            return CancelState::Asked {
-                running: header.has(RUNNING),
-            };
+            return CancelState::Asked { running };
         }
         header.set(CANCEL);
-        if header.has(RUNNING) {
+        if running {
+            // The loop looks for this when the stretch has ended, not after each poll.
+            self.interrupt();
             CancelState::Running
         } else {
             CancelState::Waiting
@@ -614,21 +582,14 @@ impl Arena {
 
     /// Makes a root: something that is woken like a task and polled by whoever drives.
     #[track_caller]
-    pub(crate) fn root(&self) -> Rc<Root> {
-        self.roots.open(self.executor, || {
-            self.pages.reserve_indices(&self.queue, self.endpoint)
-        })
-    }
-
-    /// Ends a root.
-    pub(crate) fn close_root(&self, root: &Rc<Root>) {
-        self.roots.close(root);
+    pub(crate) fn root(&self) -> Root<'_> {
+        Root::new(self)
     }
 
     /// Gives memory back that no task lives in.
     pub(crate) fn shrink(&self) {
         self.compact();
-        self.pages.shrink(&self.queue);
+        self.pages.shrink(&self.front);
     }
 
     // --- ending -----------------------------------------------------------------------------------------------------
@@ -645,19 +606,22 @@ impl Arena {
         if flags & EXTRAS != 0 {
             self.drop_extras(header);
         }
-        header.key.set(Key::<usize>::vacant(header.index()).word());
+        header.key.set(Key::vacant(header.index()));
         header
             .flags
-            .set(VACANT | header.flags.get() & (QUEUED | slots::DEDICATED));
+            .set(VACANT | ENDED | header.flags.get() & (QUEUED | slots::DEDICATED));
         if flags & QUEUED != 0 {
-            if self.queue.add_limbo() {
+            if self.front.queue.add_limbo() {
                 self.compact();
             }
             return;
         }
         let vtable = header.vtable.get();
         // SAFETY: just vacated, not queued, and the table is that of the tenant for which it was taken.
-        unsafe { self.pages.give(slot, vtable.class, vtable.layout) };
+        unsafe {
+            self.pages
+                .give(slot, vtable.class, vtable.layout, &self.front)
+        };
     }
 
     #[cold]
@@ -675,13 +639,16 @@ impl Arena {
         header.clear(QUEUED);
         let vtable = header.vtable.get();
         // SAFETY: vacant, and no longer queued.
-        unsafe { self.pages.give(slot, vtable.class, vtable.layout) };
+        unsafe {
+            self.pages
+                .give(slot, vtable.class, vtable.layout, &self.front)
+        };
     }
 
     #[cold]
     fn compact(&self) {
         let mut gone = Vec::new();
-        self.queue.compact(|slot| {
+        self.front.queue.compact(|slot| {
             // SAFETY: queued slots are valid.
             let vacant = unsafe { slot.as_ref() }.has(VACANT);
             if vacant {

@@ -2,32 +2,16 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::ptr;
 use std::rc::Rc;
 
 use super::Arena;
 use super::driven::Driven;
+use super::front::{Front, enter, leave};
 use super::slots::BORROWS;
 
 #[cold]
 pub(super) fn foreign_gate() -> ! {
     unreachable!("a gate is used with the arena that it came from")
-}
-
-thread_local! {
-    /// The arena that is being driven on this thread, the innermost if drives are nested: null, or borrowed by a frame of
-    /// [`Owner::drive`] up the stack. Const-initialised and without a destructor, so that a wake from a thread-local's
-    /// destructor finds it too.
-    static CURRENT: Cell<*const Arena> = const { Cell::new(ptr::null()) };
-}
-
-/// Looks at the innermost driven arena of this thread, if there is one.
-#[inline]
-pub(crate) fn with_current<R>(look: impl FnOnce(&Arena) -> R) -> Option<R> {
-    let current = CURRENT.get();
-    // SAFETY: not null, it names an arena that a frame up this stack borrows.
-    let current = unsafe { current.as_ref() }?;
-    Some(look(current))
 }
 
 /// Leave to insert futures that borrow from `'env` into one certain arena.
@@ -75,15 +59,18 @@ impl<'env> Owner<'env> {
     /// Runs `f` with leave to poll and drop. Nesting is the caller's to refuse.
     #[inline]
     pub(crate) fn drive<R>(&self, f: impl FnOnce(Driven<'_>) -> R) -> R {
-        struct Restore<'a>(&'a Cell<bool>, bool, *const Arena);
+        struct Restore<'a>(&'a Cell<bool>, bool, *const Front);
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
                 self.0.set(self.1);
-                CURRENT.set(self.2);
+                // SAFETY: drives nest, so that each undoes its own `enter` before those before it do.
+                unsafe { leave(self.2) };
             }
         }
         let driven = &self.arena.driven;
-        let _restore = Restore(driven, driven.replace(true), CURRENT.replace(&*self.arena));
+        // SAFETY: the owner, and with it the arena, is borrowed until `_restore` is dropped, at the end of this call.
+        let before = unsafe { enter(&self.arena) };
+        let _restore = Restore(driven, driven.replace(true), before);
         // SAFETY: this owner is borrowed for the whole call, and `f` cannot keep what it is given beyond it.
         f(unsafe { Driven::new(&self.arena) })
     }

@@ -16,8 +16,8 @@ use std::ptr::{self, NonNull};
 use crate::key::Key;
 use crate::remote::endpoint::Endpoint;
 
-use super::queue::RunQueue;
-use super::slots::{DEDICATED, Header, QUEUED, SHED, VACANT};
+use super::front::Front;
+use super::slots::{DEDICATED, Header, QUEUED, ROOT, SHED, VACANT};
 
 const FRAME: usize = 16;
 const FRAME_SHIFT: u32 = FRAME.trailing_zeros();
@@ -112,9 +112,51 @@ impl Store {
     }
 }
 
-pub(super) struct Pages {
+/// The frames, as wakes see them: those of the pages' own table, which publish it here after every change.
+pub(super) struct Table {
     frames: Cell<*const Frame>,
-    frames_len: Cell<usize>,
+    len: Cell<usize>,
+}
+
+impl Table {
+    pub(super) const fn new() -> Self {
+        Table {
+            frames: Cell::new(ptr::null()),
+            len: Cell::new(0),
+        }
+    }
+
+    /// The header at an index: that of the slot, or a vacant one where there is no slot. `None` beyond the last frame.
+    #[inline(always)]
+    pub(super) fn slot(&self, index: u32) -> Option<NonNull<Header>> {
+        let frame = index as usize >> FRAME_SHIFT;
+        if frame >= self.len.get() {
+            return None;
+        }
+        // SAFETY: `frames` names a table of `len` entries (`publish`).
+        let frame = unsafe { self.frames.get().wrapping_add(frame).read() };
+        // The base may lie outside of the page (or before address 0): only the sum is a place in it.
+        let header = frame.base.wrapping_add(index as usize * frame.stride);
+        // SAFETY: every frame leads to headers, which are not at address 0.
+        Some(unsafe { NonNull::new_unchecked(header.cast()) })
+    }
+
+    /// How many slot indices there are, lived in or not.
+    pub(super) fn slots(&self) -> usize {
+        self.len.get() * FRAME
+    }
+
+    /// # Safety
+    ///
+    /// The frames stay where they are until this is called again or the table is no longer used, and each leads to
+    /// headers that live as long.
+    unsafe fn publish(&self, frames: &[Frame]) {
+        self.frames.set(frames.as_ptr());
+        self.len.set(frames.len());
+    }
+}
+
+pub(super) struct Pages {
     free: [Cell<*mut Header>; CLASSES],
     store: RefCell<Store>,
 }
@@ -122,8 +164,6 @@ pub(super) struct Pages {
 impl Pages {
     pub(super) fn new() -> Self {
         Pages {
-            frames: Cell::new(ptr::null()),
-            frames_len: Cell::new(0),
             free: [const { Cell::new(ptr::null_mut()) }; CLASSES],
             store: RefCell::new(Store {
                 frames: Vec::new(),
@@ -134,28 +174,9 @@ impl Pages {
         }
     }
 
-    /// The header at an index: that of the slot, or a vacant one where there is no slot. `None` beyond the last frame.
-    #[inline]
-    pub(super) fn slot(&self, index: u32) -> Option<NonNull<Header>> {
-        let frame = index as usize >> FRAME_SHIFT;
-        if frame >= self.frames_len.get() {
-            return None;
-        }
-        // SAFETY: `frames` names the buffer of `store.frames`, of `frames_len` entries; it is set again after every
-        // change of the vector.
-        let frame = unsafe { self.frames.get().wrapping_add(frame).read() };
-        // The base may lie outside of the page (or before address 0): only the sum is a place in it.
-        NonNull::new(
-            frame
-                .base
-                .wrapping_add(index as usize * frame.stride)
-                .cast(),
-        )
-    }
-
-    /// How many slot indices there are, lived in or not.
-    pub(super) fn slots(&self) -> usize {
-        self.frames_len.get() * FRAME
+    /// A vacant header, which lives as long as these pages.
+    pub(super) fn nowhere(&self) -> NonNull<Header> {
+        NonNull::from(&*self.store.borrow().vacant)
     }
 
     /// Takes a vacant slot of a class.
@@ -165,11 +186,11 @@ impl Pages {
         &self,
         class: usize,
         layout: Layout,
-        queue: &RunQueue,
+        front: &Front,
         endpoint: &Endpoint,
     ) -> NonNull<Header> {
         if class == NO_CLASS {
-            return self.dedicated(layout, queue, endpoint);
+            return self.dedicated(layout, front, endpoint);
         }
         if let Some(header) = NonNull::new(self.free[class].get()) {
             // SAFETY: slots on a free list are slots of live pages (`shrink` takes them off first).
@@ -177,7 +198,7 @@ impl Pages {
             self.free[class].set(next.cast());
             return header;
         }
-        self.grow(class, queue, endpoint)
+        self.grow(class, front, endpoint)
     }
 
     /// Gives a vacated slot back.
@@ -186,10 +207,16 @@ impl Pages {
     ///
     /// `header` is a vacant slot of these pages, neither queued nor on a free list, and of this class.
     #[inline]
-    pub(super) unsafe fn give(&self, header: NonNull<Header>, class: usize, layout: Layout) {
+    pub(super) unsafe fn give(
+        &self,
+        header: NonNull<Header>,
+        class: usize,
+        layout: Layout,
+        front: &Front,
+    ) {
         if class == NO_CLASS {
             // SAFETY: passed on.
-            unsafe { self.free_dedicated(header, layout) };
+            unsafe { self.free_dedicated(header, layout, front) };
             return;
         }
         // SAFETY: the caller gives a slot of a live page.
@@ -202,12 +229,12 @@ impl Pages {
     /// Makes a page for a class and takes its first slot.
     #[cold]
     #[track_caller]
-    fn grow(&self, class: usize, queue: &RunQueue, endpoint: &Endpoint) -> NonNull<Header> {
+    fn grow(&self, class: usize, front: &Front, endpoint: &Endpoint) -> NonNull<Header> {
         let stride = stride_of(class);
         let count = frames_per_page(stride);
         let layout = page_layout(stride, count);
         let mut numbers = [0; 4];
-        self.reserve_frames(count, queue, endpoint);
+        self.reserve_frames(count, front, endpoint);
         let memory = allocate(layout);
         let mut store = self.store.borrow_mut();
         for (n, number) in numbers.iter_mut().enumerate().take(count) {
@@ -247,12 +274,12 @@ impl Pages {
             }
         }
         self.free[class].set(next);
-        self.take(class, layout, queue, endpoint)
+        self.take(class, layout, front, endpoint)
     }
 
     /// Makes sure that `count` frames are idle, and that queue and endpoint have room for their slots.
     #[track_caller]
-    fn reserve_frames(&self, count: usize, queue: &RunQueue, endpoint: &Endpoint) {
+    fn reserve_frames(&self, count: usize, front: &Front, endpoint: &Endpoint) {
         let mut store = self.store.borrow_mut();
         let missing = count.saturating_sub(store.idle.len());
         let len = store.frames.len() + missing;
@@ -268,8 +295,8 @@ impl Pages {
         let idle = store.idle.try_reserve(missing).is_ok() && store.pages.try_reserve(1).is_ok();
         let frames = store.frames.try_reserve(missing).is_ok();
         // The table may have moved, whatever fails next.
-        self.publish(&store);
-        if !idle || !frames || queue.reserve(slots).is_err() {
+        Self::publish(&store, front);
+        if !idle || !frames || front.queue.reserve(slots).is_err() {
             drop(store);
             no_memory();
         }
@@ -285,43 +312,27 @@ impl Pages {
             store.idle.push(u32::try_from(number).unwrap_or(u32::MAX));
         }
         store.frames.resize(len, vacant);
-        self.publish(&store);
+        Self::publish(&store, front);
     }
 
     /// Makes room in the tables for `tasks` slots.
     #[track_caller]
-    pub(super) fn reserve(&self, tasks: usize, queue: &RunQueue, endpoint: &Endpoint) {
-        self.reserve_frames(tasks.div_ceil(FRAME), queue, endpoint);
+    pub(super) fn reserve(&self, tasks: usize, front: &Front, endpoint: &Endpoint) {
+        self.reserve_frames(tasks.div_ceil(FRAME), front, endpoint);
     }
 
-    fn publish(&self, store: &Store) {
-        self.frames.set(store.frames.as_ptr());
-        self.frames_len.set(store.frames.len());
-    }
-
-    /// Sets aside 16 indices that are no tasks'. They answer as vacant slots.
-    #[track_caller]
-    pub(super) fn reserve_indices(
-        &self,
-        queue: &RunQueue,
-        endpoint: &Endpoint,
-    ) -> std::ops::Range<u32> {
-        self.reserve_frames(1, queue, endpoint);
-        let number = self
-            .store
-            .borrow_mut()
-            .idle
-            .pop()
-            .unwrap_or_else(|| unreachable!("reserved above"));
-        index_of(number, 0)..index_of(number, FRAME)
+    fn publish(store: &Store, front: &Front) {
+        // SAFETY: the frames belong to `store` and lead to headers of its pages; every change of them is published here
+        // before anybody looks, and the arena drops its pages and its front together.
+        unsafe { front.table.publish(&store.frames) };
     }
 
     /// A slot with an allocation of its own, for what is huge or oddly aligned. All 16 indices of its frame lead to it;
     /// only the first is in its key.
     #[cold]
     #[track_caller]
-    fn dedicated(&self, layout: Layout, queue: &RunQueue, endpoint: &Endpoint) -> NonNull<Header> {
-        self.reserve_frames(1, queue, endpoint);
+    fn dedicated(&self, layout: Layout, front: &Front, endpoint: &Endpoint) -> NonNull<Header> {
+        self.reserve_frames(1, front, endpoint);
         let memory = allocate(layout);
         let header: NonNull<Header> = memory.cast();
         let mut store = self.store.borrow_mut();
@@ -342,7 +353,8 @@ impl Pages {
     ///
     /// `header` came from [`dedicated`](Self::dedicated) with this layout and nothing refers to it.
     #[cold]
-    unsafe fn free_dedicated(&self, header: NonNull<Header>, layout: Layout) {
+    unsafe fn free_dedicated(&self, header: NonNull<Header>, layout: Layout, front: &Front) {
+        front.set_near(self.nowhere());
         // SAFETY: still allocated.
         let number = unsafe { header.as_ref() }.index() >> FRAME_SHIFT;
         let mut store = self.store.borrow_mut();
@@ -353,17 +365,17 @@ impl Pages {
         unsafe { dealloc(header.as_ptr().cast(), layout) };
     }
 
-    /// All slots that are lived in.
-    pub(super) fn occupied(&self) -> Vec<NonNull<Header>> {
+    /// All slots that tasks and callbacks live in.
+    pub(super) fn occupied(&self, front: &Front) -> Vec<NonNull<Header>> {
         let mut out = Vec::new();
-        for index in 0..u32::try_from(self.slots()).unwrap_or(u32::MAX) {
-            let Some(header) = self.slot(index) else {
+        for index in 0..u32::try_from(front.table.slots()).unwrap_or(u32::MAX) {
+            let Some(header) = front.table.slot(index) else {
                 break;
             };
             // SAFETY: every frame leads to live headers.
             let h = unsafe { header.as_ref() };
             // A dedicated slot answers at 16 indices, and the vacant header at any.
-            if !h.has(VACANT) && h.index() == index {
+            if !h.has(VACANT | ROOT) && h.index() == index {
                 out.push(header);
             }
         }
@@ -371,7 +383,8 @@ impl Pages {
     }
 
     /// Gives pages back in which nobody lives, and what queue and table have too much.
-    pub(super) fn shrink(&self, queue: &RunQueue) {
+    pub(super) fn shrink(&self, front: &Front) {
+        front.set_near(self.nowhere());
         let mut store = self.store.borrow_mut();
         let store = &mut *store;
         let vacant = store.vacant_frame();
@@ -415,8 +428,8 @@ impl Pages {
         idle.shrink_to_fit();
         frames.shrink_to_fit();
         store.pages.shrink_to_fit();
-        self.publish(store);
-        queue.shrink(self.slots());
+        Self::publish(store, front);
+        front.queue.shrink(front.table.slots());
     }
 
     /// Takes all slots that are to be shed off a free list, keeping the order of the rest.

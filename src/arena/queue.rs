@@ -34,7 +34,7 @@ pub(super) struct RunQueue {
 }
 
 impl RunQueue {
-    pub(super) fn new() -> Self {
+    pub(super) const fn new() -> Self {
         RunQueue {
             head: Cell::new(ptr::null_mut()),
             stop: Cell::new(ptr::null_mut()),

@@ -8,7 +8,7 @@ use crate::completion::Extras;
 use crate::task::{Name, TaskInfo, TaskState};
 
 use super::TaskRef;
-use super::slots::{ENDED, EXTRAS, Header, QUEUED, RUNNING, SideRecord};
+use super::slots::{ENDED, EXTRAS, Header, QUEUED, SideRecord};
 
 pub(super) fn reference(header: &Header) -> TaskRef {
     TaskRef {
@@ -26,8 +26,9 @@ pub(super) fn name_of(header: &Header) -> Name {
     Name::counted(header.id())
 }
 
-pub(super) fn info_of(header: &Header) -> TaskInfo {
-    let state = if header.has(RUNNING | ENDED) {
+/// `running`: its future is on the poll stack.
+pub(super) fn info_of(header: &Header, running: bool) -> TaskInfo {
+    let state = if running || header.has(ENDED) {
         TaskState::Running
     } else if header.has(QUEUED) {
         TaskState::Ready

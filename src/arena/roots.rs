@@ -1,102 +1,90 @@
 //! Roots: the futures that drive, woken by key like tasks but polled by whoever drives.
 //!
-//! A root has a slot index and a key, and no cell: its future lives on the driver's stack. Its index answers as vacant
-//! in the frame table, so that the hot path of a wake knows nothing of roots.
+//! A root has a slot and a key, and no future in it: that lies on the driver's stack. The slot counts as ended, so that a
+//! wake does not queue it but notes that it was woken.
 
-use std::cell::{Cell, RefCell};
-use std::ops::Range;
-use std::rc::Rc;
+use std::alloc::Layout;
+use std::panic::Location;
+use std::ptr::NonNull;
 
 use crate::key::Key;
 
-/// One driver's root.
-#[derive(Debug)]
-pub(crate) struct Root {
-    key: usize,
-    woken: Cell<bool>,
+use super::Arena;
+use super::cell::vacant_vtable;
+use super::pages::class_of;
+use super::slots::{ENDED, Header, MAX_ID, ROOT, VACANT, WOKEN};
+
+/// One driver's root. A forgotten one costs its slot.
+pub(crate) struct Root<'a> {
+    arena: &'a Arena,
+    slot: NonNull<Header>,
 }
 
-impl Root {
+impl<'a> Root<'a> {
+    const LAYOUT: Layout = Layout::new::<Header>();
+
+    /// Makes a root, already woken: it has not been polled yet.
+    #[track_caller]
+    pub(super) fn new(arena: &'a Arena) -> Self {
+        let slot = arena.pages.take(
+            class_of(Self::LAYOUT),
+            Self::LAYOUT,
+            &arena.front,
+            arena.endpoint,
+        );
+        let generation = arena.roots.get() + 1;
+        arena.roots.set(generation);
+        // No task has this id, so that a key is all that leads here.
+        let id = MAX_ID + 1 + (generation & Key::<usize>::GENERATION_MASK);
+        let root = Root { arena, slot };
+        root.header().occupy(
+            arena.executor(),
+            id,
+            ROOT | ENDED | WOKEN,
+            vacant_vtable(),
+            Location::caller(),
+        );
+        root
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: `take` gave a slot, which this root keeps and the arena, which is borrowed, owns.
+        unsafe { self.slot.as_ref() }
+    }
+
     /// What its waker carries.
     #[inline]
     pub(crate) fn key(&self) -> usize {
-        self.key
+        self.header().key.get()
     }
 
     /// Whether it was woken since the last time that this was asked.
     #[inline]
     pub(crate) fn take_woken(&self) -> bool {
-        self.woken.replace(false)
+        let woken = self.is_woken();
+        self.header().clear(WOKEN);
+        woken
     }
 
     #[inline]
     pub(crate) fn is_woken(&self) -> bool {
-        self.woken.get()
+        self.header().has(WOKEN)
     }
 }
 
-/// All roots of an arena.
-#[derive(Default)]
-pub(super) struct Roots {
-    open: RefCell<Vec<Rc<Root>>>,
-    /// Indices set aside for roots and not in use.
-    indices: RefCell<Vec<u32>>,
-    generation: Cell<u64>,
-}
-
-impl Roots {
-    /// Makes a root, already woken: it has not been polled yet.
-    #[track_caller]
-    pub(super) fn open(&self, executor: u32, more: impl FnOnce() -> Range<u32>) -> Rc<Root> {
-        let index = self.indices.borrow_mut().pop();
-        let index = match index {
-            Some(index) => index,
-            None => {
-                let range = more();
-                let mut indices = self.indices.borrow_mut();
-                indices.extend(range.rev());
-                indices
-                    .pop()
-                    .unwrap_or_else(|| unreachable!("16 indices were added"))
-            }
+impl Drop for Root<'_> {
+    fn drop(&mut self) {
+        let header = self.header();
+        header.key.set(Key::vacant(header.index()));
+        header.flags.set(VACANT | ENDED);
+        // SAFETY: vacant, of this class, and never queued.
+        unsafe {
+            self.arena.pages.give(
+                self.slot,
+                class_of(Self::LAYOUT),
+                Self::LAYOUT,
+                &self.arena.front,
+            )
         };
-        let generation = self.generation.get() + 1;
-        self.generation.set(generation);
-        let root = Rc::new(Root {
-            key: Key::<usize>::new(executor, generation, index).word(),
-            woken: Cell::new(true),
-        });
-        self.open.borrow_mut().push(Rc::clone(&root));
-        root
-    }
-
-    pub(super) fn close(&self, root: &Rc<Root>) {
-        self.open
-            .borrow_mut()
-            .retain(|open| !Rc::ptr_eq(open, root));
-        self.indices
-            .borrow_mut()
-            .push(Key::<usize>::from_word(root.key).index());
-    }
-
-    /// A key that is no task's: is it a root's?
-    // Not inlined: it would push the hot half of every wake apart.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn wake(&self, key: usize) {
-        for root in self.open.borrow().iter() {
-            if root.key == key {
-                root.woken.set(true);
-            }
-        }
-    }
-
-    /// A remote wake, which carries the index alone.
-    pub(super) fn wake_index(&self, index: u32) {
-        for root in self.open.borrow().iter() {
-            if Key::<usize>::from_word(root.key).index() == index {
-                root.woken.set(true);
-            }
-        }
     }
 }

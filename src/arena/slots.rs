@@ -29,10 +29,11 @@ use super::cell::{VTable, vacant_vtable};
 
 /// The slot's address is in the run queue, exactly once.
 pub(super) const QUEUED: u32 = 1 << 0;
-/// The future is on the poll stack: being polled, or being dropped.
+/// The future is on the poll stack: being polled, or being dropped. Not set while the slot is the one that
+/// [`Front::running`](super::front::Front) names for a poll: [`Arena::is_on_stack`](super::Arena).
 pub(super) const RUNNING: u32 = 1 << 1;
-/// The future is gone.
-pub(super) const ENDED: u32 = 1 << 2;
+/// The future is gone. Also of a vacant slot, so that one look tells whether there is anything to poll.
+pub(super) const ENDED: u32 = 1 << 31;
 /// A token (`Ended`, `Pinned`) exists: the outcome stays where it is.
 pub(super) const PINNED: u32 = 1 << 3;
 /// A `Claim` exists: somebody may still ask for the outcome.
@@ -72,13 +73,17 @@ pub(super) const SHED: u32 = 1 << 18;
 pub(super) const HELD_BACK: u32 = 1 << 22;
 /// Nobody lives here.
 pub(super) const VACANT: u32 = 1 << 15;
+/// No task but a driver's root: it has no future here and is never queued (`ENDED`).
+pub(super) const ROOT: u32 = 1 << 28;
+/// A root that is to be polled.
+pub(super) const WOKEN: u32 = 1 << 29;
 
 /// No two flags share a bit.
 const _: () = {
     let all = [
         QUEUED, RUNNING, ENDED, PINNED, CLAIMED, STORED, FAILED, CANCELLED, CANCEL, BORROWS,
         EXTRAS, TOLD, READ, BACKGROUND, DEDICATED, CALL, LATE, REQUESTED, ASKS, LISTENS, SHED,
-        HELD_BACK, VACANT,
+        HELD_BACK, VACANT, ROOT, WOKEN,
     ];
     let (mut seen, mut at) = (0, 0);
     while at < all.len() {
@@ -107,11 +112,11 @@ pub(super) struct Header {
 
 impl Header {
     #[track_caller]
-    pub(super) fn vacant(index: u32, flags: u32) -> Self {
+    pub(super) const fn vacant(index: u32, flags: u32) -> Self {
         Header {
-            key: Cell::new(Key::vacant(index).word()),
+            key: Cell::new(Key::vacant(index)),
             id_high: Cell::new(0),
-            flags: Cell::new(VACANT | flags),
+            flags: Cell::new(VACANT | ENDED | flags),
             vtable: Cell::new(vacant_vtable()),
             location: Cell::new(Location::caller()),
             extra: Cell::new(ptr::null_mut()),
@@ -184,8 +189,8 @@ impl Header {
     }
 }
 
-/// The last id that fits: the generation bits and 32 more.
-pub(super) const MAX_ID: u64 = (Key::<usize>::GENERATION_MASK + 1) * (1 << 32) - 1;
+/// The last id of a task: the generation bits and 32 more, which are not all ones. What is above names roots.
+pub(super) const MAX_ID: u64 = (Key::<usize>::GENERATION_MASK + 1) * ((1 << 32) - 1) - 1;
 
 /// The side record as it hangs in `extra`.
 pub(super) type SideRecord = Rc<RefCell<Extras>>;

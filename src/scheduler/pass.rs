@@ -57,6 +57,9 @@ impl Scheduler {
             let done = usize::try_from(self.counters.polls.get() - before).unwrap_or(usize::MAX);
             left -= done;
             since += done;
+            if let Some(task) = driven.rest() {
+                self.bury(driven, task);
+            }
             if self.has_items() {
                 // Also what ended by the hand of the task that was just polled.
                 self.settle_within(&mut left);
@@ -83,7 +86,6 @@ impl Scheduler {
         match driven.poll(ready, &mut cx) {
             Polled::Pending => {}
             Polled::Ended(ended) => self.ended(ended),
-            Polled::Doomed(task) => self.bury(driven, task),
         }
     }
 

@@ -1,0 +1,172 @@
+//! The front of an arena: all that a wake needs, and where this thread finds it.
+
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+
+use crate::key::Key;
+
+use super::Arena;
+use super::pages::Table;
+use super::queue::RunQueue;
+use super::slots::{ENDED, Header, QUEUED, ROOT, WOKEN};
+
+/// See the module documentation.
+pub(crate) struct Front {
+    /// A slot to be tried before the table: the task that was polled last, or one that was woken while it was queued. Both
+    /// are likely to be woken next (a task wakes itself more often than any other does). Always a header that lives.
+    near: Cell<NonNull<Header>>,
+    /// The slot on the poll stack, or null. While nobody can look, between two polls of a stretch, that of the last poll.
+    running: Cell<*mut Header>,
+    pub(super) queue: RunQueue,
+    pub(super) table: Table,
+    /// The executor's id, the high field of its keys. 0 is nobody's.
+    executor: u32,
+}
+
+impl Front {
+    /// `nowhere` is a vacant header that lives as long as the front.
+    pub(super) fn new(executor: u32, nowhere: NonNull<Header>) -> Self {
+        Front {
+            near: Cell::new(nowhere),
+            running: Cell::new(ptr::null_mut()),
+            queue: RunQueue::new(),
+            table: Table::new(),
+            executor,
+        }
+    }
+
+    #[inline]
+    pub(super) fn executor(&self) -> u32 {
+        self.executor
+    }
+
+    pub(crate) fn is_of(&self, executor: u32) -> bool {
+        self.executor == executor
+    }
+
+    /// Wakes whom `key` names, if it names somebody here.
+    #[inline(always)]
+    pub(crate) fn wake(&self, key: usize) -> bool {
+        let mut slot = self.near.get();
+        // SAFETY: what is near lives (`set_near`).
+        if unsafe { slot.as_ref() }.key.get() != key {
+            slot = match self.table.slot(Key::<usize>::from_word(key).index()) {
+                Some(slot) => slot,
+                None => return false,
+            };
+            // Two keys of different executors differ, so that this one comparison is all.
+            // SAFETY: frames lead to headers that live until the frame leads elsewhere.
+            if unsafe { slot.as_ref() }.key.get() != key {
+                return false;
+            }
+        }
+        // SAFETY: it lives, as above.
+        self.enqueue(slot, unsafe { slot.as_ref() });
+        true
+    }
+
+    /// Queues a slot whose key was asked for, if it is a task that waits.
+    #[inline(always)]
+    pub(super) fn enqueue(&self, slot: NonNull<Header>, header: &Header) {
+        let flags = header.flags.get();
+        if flags & (QUEUED | ENDED) == 0 {
+            header.flags.set(flags | QUEUED);
+            self.queue.push(slot);
+        } else if flags & QUEUED != 0 {
+            // Whoever is woken twice before its turn is likely to be woken a third time.
+            self.near.set(slot);
+        } else if flags & ROOT != 0 {
+            header.flags.set(flags | WOKEN);
+        }
+    }
+
+    /// Makes `slot`, which lives, the one that is tried first. Whoever frees its memory calls this with another.
+    #[inline]
+    pub(super) fn set_near(&self, slot: NonNull<Header>) {
+        self.near.set(slot);
+    }
+
+    /// The slot on the poll stack.
+    #[inline]
+    pub(super) fn running(&self) -> Option<NonNull<Header>> {
+        NonNull::new(self.running.get())
+    }
+
+    /// Puts another slot on top of the poll stack; gives the one before.
+    #[inline]
+    pub(super) fn set_running(&self, slot: Option<NonNull<Header>>) {
+        self.running
+            .set(slot.map_or(ptr::null_mut(), NonNull::as_ptr));
+    }
+
+    #[inline]
+    pub(super) fn is_running(&self, slot: NonNull<Header>) -> bool {
+        self.running.get() == slot.as_ptr()
+    }
+}
+
+/// What stands where no arena is driven: no key leads anywhere from here. So a wake need not ask whether there is one.
+struct Nobody {
+    header: Header,
+    front: Front,
+}
+
+// SAFETY: it is never written to: no key leads to its header through the empty table, and a word that is made to equal that
+// of the header, which no key does, finds it ended, not queued and no root, whereupon `enqueue` does nothing.
+unsafe impl Sync for Nobody {}
+
+static NOBODY: Nobody = Nobody {
+    header: Header::vacant(0, 0),
+    front: Front {
+        near: Cell::new(NonNull::new((&raw const NOBODY.header).cast_mut()).unwrap()),
+        running: Cell::new(ptr::null_mut()),
+        queue: RunQueue::new(),
+        table: Table::new(),
+        executor: 0,
+    },
+};
+
+thread_local! {
+    /// The front of the arena that is being driven on this thread, the innermost if drives are nested; it is borrowed by a
+    /// frame of `Owner::drive` up the stack. Const-initialised and without a destructor, so that a wake from a
+    /// thread-local's destructor finds it too.
+    static CURRENT: Cell<*const Front> = const { Cell::new(&raw const NOBODY.front) };
+}
+
+/// Looks at the front of the innermost driven arena of this thread. If there is none, nobody is found in it.
+#[inline(always)]
+pub(crate) fn with_current<R>(look: impl FnOnce(&Front) -> R) -> R {
+    let current = CURRENT.get();
+    // SAFETY: it is `NOBODY`'s, or that of an arena which a frame up this stack borrows (`enter`).
+    look(unsafe { &*current })
+}
+
+/// The innermost driven arena of this thread, if it is that of `executor`.
+#[inline]
+pub(super) fn current_arena(executor: u32) -> Option<NonNull<Arena>> {
+    let current = CURRENT.get();
+    // SAFETY: as in `with_current`.
+    if unsafe { &*current }.executor != executor || executor == 0 {
+        return None;
+    }
+    // An arena starts with its front, and the pointer was made from one to all of it (`enter`).
+    NonNull::new(current.cast_mut().cast())
+}
+
+/// Makes an arena the current one; gives what was current before.
+///
+/// # Safety
+///
+/// The arena is borrowed until the same thread calls [`leave`] with the result.
+pub(super) unsafe fn enter(arena: &Arena) -> *const Front {
+    CURRENT.replace(ptr::from_ref(arena).cast())
+}
+
+/// Undoes [`enter`].
+///
+/// # Safety
+///
+/// `before` is what the latest `enter` gave that was not undone.
+pub(super) unsafe fn leave(before: *const Front) {
+    CURRENT.set(before);
+}
