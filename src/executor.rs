@@ -176,7 +176,7 @@ impl<'env> Executor<'env> {
     pub fn run_forever(&self) {
         let payload = self.drive("run_forever", |driven| {
             loop {
-                self.scheduler.pass(driven, usize::MAX);
+                self.scheduler.passes(driven);
                 if self.scheduler.is_stopping() {
                     return self.scheduler.take_stop();
                 }
@@ -231,7 +231,7 @@ impl<'env> Executor<'env> {
         let (progress, payload) = self.drive("run_until_stalled", |driven| {
             let mut polls = 0;
             loop {
-                polls += self.scheduler.pass(driven, usize::MAX);
+                polls += self.scheduler.passes(driven);
                 if self.scheduler.is_stopping() {
                     break;
                 }
@@ -609,10 +609,10 @@ impl<'env> Executor<'env> {
                 if last || self.scheduler.has_fatal() {
                     break Driving::Stopped(self.scheduler.take_stop());
                 }
-                self.scheduler.pass(driven, usize::MAX);
+                self.scheduler.passes(driven);
                 if self.scheduler.is_stopping() {
                     last = true;
-                } else {
+                } else if !slot.is_woken() {
                     self.park_if_idle(Some(&slot), None);
                 }
             };

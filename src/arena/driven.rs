@@ -83,6 +83,13 @@ impl<'a> Driven<'a> {
         self.arena.front.queue.stretch(most)
     }
 
+    /// Goes on with the pass or, if that is over, with a new one, unless there is more to see to than tasks, or nothing.
+    #[inline]
+    pub(crate) fn go_on(&self, most: usize) -> bool {
+        let front = &self.arena.front;
+        front.is_undisturbed() && front.queue.go_on(most)
+    }
+
     /// Takes the next task of the stretch.
     #[inline]
     pub(crate) fn next_ready(&self) -> Option<Ready<'a>> {

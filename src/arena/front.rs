@@ -21,7 +21,14 @@ pub(crate) struct Front {
     pub(super) table: Table,
     /// The executor's id, the high field of its keys. 0 is nobody's.
     executor: u32,
+    /// `LOOK` and `HAIL`: why the loop may not simply begin the next pass.
+    attention: Cell<u8>,
 }
+
+/// There is more to see to than tasks.
+const LOOK: u8 = 1;
+/// A root was woken.
+const HAIL: u8 = 2;
 
 impl Front {
     /// `nowhere` is a vacant header that lives as long as the front.
@@ -32,6 +39,7 @@ impl Front {
             queue: RunQueue::new(),
             table: Table::new(),
             executor,
+            attention: Cell::new(LOOK),
         }
     }
 
@@ -77,7 +85,33 @@ impl Front {
             self.near.set(slot);
         } else if flags & ROOT != 0 {
             header.flags.set(flags | WOKEN);
+            self.attention.set(self.attention.get() | HAIL);
         }
+    }
+
+    /// Has the loop see to more than tasks when the present pass is over.
+    #[inline]
+    pub(super) fn ask_attention(&self) {
+        self.attention.set(self.attention.get() | LOOK);
+    }
+
+    /// Says whether, from now on, there is more to see to than tasks.
+    #[inline]
+    pub(super) fn set_attention(&self, look: bool) {
+        let hail = self.attention.get() & HAIL;
+        self.attention.set(hail | if look { LOOK } else { 0 });
+    }
+
+    /// A root is being seen to.
+    #[inline]
+    pub(super) fn answer_hail(&self) {
+        self.attention.set(self.attention.get() & !HAIL);
+    }
+
+    /// Whether nothing keeps the loop from going on polling tasks.
+    #[inline]
+    pub(super) fn is_undisturbed(&self) -> bool {
+        self.attention.get() == 0
     }
 
     /// Makes `slot`, which lives, the one that is tried first. Whoever frees its memory calls this with another.
@@ -123,6 +157,7 @@ static NOBODY: Nobody = Nobody {
         queue: RunQueue::new(),
         table: Table::new(),
         executor: 0,
+        attention: Cell::new(0),
     },
 };
 

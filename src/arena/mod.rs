@@ -373,7 +373,20 @@ impl Arena {
     /// Ends the present stretch of polls: the loop is to look around before it goes on.
     #[inline]
     pub(crate) fn interrupt(&self) {
+        self.front.ask_attention();
         self.front.queue.interrupt();
+    }
+
+    /// Has the loop look around before it begins the next pass.
+    #[inline]
+    pub(crate) fn ask_attention(&self) {
+        self.front.ask_attention();
+    }
+
+    /// Says whether, as of now, the loop is to look around before it begins the next pass.
+    #[inline]
+    pub(crate) fn set_attention(&self, look: bool) {
+        self.front.set_attention(look);
     }
 
     // --- looking ----------------------------------------------------------------------------------------------------
@@ -436,9 +449,9 @@ impl Arena {
 
     /// Whether this key is that of a callback that is still there.
     pub(crate) fn is_call(&self, key: usize) -> bool {
-        let slot = self.pages.slot(Key::<usize>::from_word(key).index());
+        let slot = self.front.table.slot(Key::<usize>::from_word(key).index());
         slot.is_some_and(|slot| {
-            // SAFETY: as in `wake`.
+            // SAFETY: frames lead to live headers.
             let header = unsafe { slot.as_ref() };
             header.key.get() == key && header.has(CALL)
         })

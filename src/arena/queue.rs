@@ -193,11 +193,30 @@ impl RunQueue {
     #[inline]
     pub(super) fn stretch(&self, most: usize) -> bool {
         let (head, mark) = (self.head(), self.mark.get());
+        self.stop_after(head, mark, most);
+        head != self.stop.get()
+    }
+
+    /// Lets [`pop`](Self::pop) go on, in this pass or, if that is over, in a new one. `false`: there are no entries.
+    #[inline]
+    pub(super) fn go_on(&self, most: usize) -> bool {
+        let (head, mark) = (self.head(), self.mark.get());
+        if head != mark {
+            self.stop_after(head, mark, most);
+            return true;
+        }
+        let tail = self.tail.get();
+        self.mark.set(tail);
+        self.stop_after(head, tail, most);
+        head != tail
+    }
+
+    #[inline]
+    fn stop_after(&self, head: Place, mark: Place, most: usize) {
         let straight = if mark >= head { mark } else { self.end.get() };
-        let count = distance(head, straight).min(most);
+        let bytes = (straight.addr() - head.addr()).min(most * size_of::<NonNull<Header>>());
         self.head.set(head);
-        self.stop.set(head.wrapping_add(count));
-        count > 0
+        self.stop.set(head.wrapping_byte_add(bytes));
     }
 
     /// Makes [`pop`](Self::pop) stop now.

@@ -62,6 +62,7 @@ impl<'a> Root<'a> {
     #[inline]
     pub(crate) fn take_woken(&self) -> bool {
         let woken = self.is_woken();
+        self.arena.front.answer_hail();
         self.header().clear(WOKEN);
         woken
     }

@@ -113,6 +113,7 @@ impl Scheduler {
             }),
         }
         drop(late);
+        self.arena.ask_attention();
         self.prod();
         id
     }

@@ -337,6 +337,7 @@ impl Scheduler {
 
     pub(crate) fn stop(&self) {
         self.stopping.set(true);
+        self.arena.ask_attention();
         self.prod();
     }
 
@@ -352,6 +353,7 @@ impl Scheduler {
             }
         };
         self.stopping.set(true);
+        self.arena.ask_attention();
         self.prod();
         if let Some(payload) = refused {
             self.tell(

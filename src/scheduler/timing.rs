@@ -110,6 +110,11 @@ impl Scheduler {
         self.time.timers.borrow().next_deadline()
     }
 
+    /// Whether any timer is armed.
+    pub(super) fn is_armed_at_all(&self) -> bool {
+        self.time.armed.get()
+    }
+
     /// Arms a timer. Between drives, a nearer deadline than all others is told to the host.
     pub(crate) fn arm(&self, deadline: Instant, alarm: Alarm) -> TimerId {
         let mut timers = self.time.timers.borrow_mut();
@@ -118,6 +123,7 @@ impl Scheduler {
         let id = timers.arm(deadline, alarm);
         drop(timers);
         self.time.armed.set(true);
+        self.arena.ask_attention();
         if nearer {
             self.prod();
         }
