@@ -164,6 +164,14 @@ pub(crate) trait Group {
         Awaiter::Nobody
     }
 
+    /// A member, or one of its own members, has begun to ask whether it is to end, or (`false`) no longer does. Gives the
+    /// task, by id and index, whose members these are, if that begins to count as one that asks by this; when that ends is
+    /// the group's to say.
+    fn asks(&self, asks: bool) -> Option<(TaskId, u32)> {
+        let _ = asks;
+        None
+    }
+
     /// A member has ended, and its done callbacks have run unless it was cancelled; its outcome is published right after
     /// this. With its failure, if that is [kept](Custody::Keep). Gives whom to wake then.
     fn concluded(&self, tag: usize, end: End, failure: Option<KeptFailure>) -> Awaiter;
@@ -176,6 +184,8 @@ pub(crate) struct Admission {
     pub(crate) tag: usize,
     /// It is not to run before the group releases it.
     pub(crate) held_back: bool,
+    /// It is asked to end from the start.
+    pub(crate) requested: bool,
 }
 
 /// What becomes of a member's failure.
@@ -204,6 +214,21 @@ pub(crate) struct KeptFailure {
 pub(crate) struct Membership {
     pub(crate) group: Rc<dyn Group>,
     pub(crate) tag: usize,
+    /// How many ask whether they are to end: the task itself, and each group whose members are its own.
+    pub(crate) asking: usize,
+}
+
+impl Membership {
+    /// Counts one more that asks, or (`false`) one less. Gives the group if that begins or ends the member's asking.
+    pub(crate) fn count_asking(&mut self, asks: bool) -> Option<Rc<dyn Group>> {
+        self.asking = match (asks, self.asking) {
+            (true, asking) => asking + 1,
+            // It was discounted meanwhile.
+            (false, 0) => return None,
+            (false, asking) => asking - 1,
+        };
+        (self.asking == usize::from(asks)).then(|| Rc::clone(&self.group))
+    }
 }
 
 /// The task has ended.

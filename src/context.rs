@@ -224,20 +224,23 @@ impl Debug for LocalHandle<'_> {
     }
 }
 
+/// Makes a handler callable without the executor, which it is given.
+pub(crate) fn installed(scheduler: &Weak<Scheduler>, handler: ExceptionHandler) -> Installed {
+    let weak = Weak::clone(scheduler);
+    let call = Rc::clone(&handler);
+    Installed {
+        call: Rc::new(move |context| {
+            // Weak, as a handler must not keep its executor alive; while it is called, the executor is there.
+            if let Some(scheduler) = weak.upgrade() {
+                call(&LocalHandle::of(&scheduler), context);
+            }
+        }),
+        original: Rc::new(handler),
+    }
+}
+
 pub(crate) fn set_handler(scheduler: &Scheduler, handler: Option<ExceptionHandler>) {
-    let installed = handler.map(|handler| {
-        let weak = scheduler.weak();
-        let call = Rc::clone(&handler);
-        Installed {
-            call: Rc::new(move |context| {
-                // Weak, as a handler must not keep its executor alive; while it is called, the executor is there.
-                if let Some(scheduler) = weak.upgrade() {
-                    call(&LocalHandle::of(&scheduler), context);
-                }
-            }),
-            original: Rc::new(handler),
-        }
-    });
+    let installed = handler.map(|handler| installed(&scheduler.weak(), handler));
     if let Err(panic) = scheduler.reporter.set_handler(installed) {
         scheduler.tell(
             ContextKind::Destructor,
@@ -362,7 +365,11 @@ impl<'env> TaskBuilder<'_, 'env> {
     }
 
     #[track_caller]
-    fn insert<F, J>(self, future: F, location: &'static Location<'static>) -> JoinHandle<F::Output>
+    pub(crate) fn insert<F, J>(
+        self,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> JoinHandle<F::Output>
     where
         F: Future + 'env,
         J: Judge<F::Output>,

@@ -122,6 +122,8 @@ pub use error::{ExceptionError, InvalidState, JoinError, Stopped};
 pub use exception::Exception;
 pub use executor::{Executor, Progress};
 pub use group::exception_group::{ExceptionGroup, GroupSummary};
+pub use group::restart::{GaveUp, RestartPolicy};
+pub use group::supervisor::Supervisor;
 pub use group::task_group::TaskGroup;
 pub use join::{CancelHandle, CancelOnDrop, JoinHandle};
 pub use remote_handle::RemoteHandle;

@@ -81,6 +81,11 @@ enum Bound {
 }
 
 impl CancelRequested {
+    /// The same without asking: for a scope that passes the request on.
+    pub(crate) fn listening() -> Self {
+        CancelRequested::new(false)
+    }
+
     fn new(asks: bool) -> Self {
         CancelRequested {
             asks,

@@ -23,6 +23,17 @@ pub(crate) struct Gate<'env> {
     pub(super) _env: PhantomData<fn(&'env ()) -> &'env ()>,
 }
 
+impl Gate<'_> {
+    /// Leave to insert what borrows nothing into the same arena.
+    pub(crate) fn unbound(self) -> Gate<'static> {
+        Gate {
+            serial: self.serial,
+            flags: 0,
+            _env: PhantomData,
+        }
+    }
+}
+
 /// The executor's side of an arena. Invariant in `'env`.
 pub(crate) struct Owner<'env> {
     arena: Rc<Arena>,

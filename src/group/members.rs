@@ -1,15 +1,17 @@
 //! A group's members in their executor, and who waits for them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::Waker;
+use std::task::{Context, Waker};
 
 use crate::arena::TaskRef;
 use crate::arena::owner::Gate;
 use crate::completion::{Admission, Awaiter, Group};
-use crate::context::TaskBuilder;
+use crate::context::{LocalHandle, TaskBuilder};
 use crate::driving;
+use crate::request::CancelRequested;
 use crate::scheduler::Scheduler;
 use crate::task::TaskId;
 use crate::unwind::{Panic, catch_drop};
@@ -22,21 +24,46 @@ pub(super) struct Members {
     scheduler: Weak<Scheduler>,
     gate: Gate<'static>,
     roster: RefCell<Roster>,
+    /// Who polls the group's scope.
     awaiter: RefCell<Awaiter>,
+    /// That waits for the members alone: it is woken by the last.
+    waiting: Cell<bool>,
+    /// The task that runs the scope.
+    host: Cell<Option<TaskRef>>,
+    /// That task was asked to end, and so are all members.
+    requested: Cell<bool>,
+    /// How many members ask whether they are to end, or have members that do.
+    asking: Cell<usize>,
+    /// For their sake the task that runs the scope counts as one that asks. Until the scope has been polled after the last
+    /// of them: it may be about to end.
+    host_asks: Cell<bool>,
 }
 
 impl Members {
-    pub(super) fn new(scheduler: &Rc<Scheduler>) -> Self {
+    pub(super) fn new(ex: &LocalHandle<'_>) -> Self {
         Members {
-            scheduler: Rc::downgrade(scheduler),
-            gate: scheduler.arena().static_gate(),
+            scheduler: Weak::clone(ex.weak()),
+            gate: ex.gate().unbound(),
             roster: RefCell::default(),
             awaiter: RefCell::default(),
+            waiting: Cell::new(false),
+            host: Cell::new(None),
+            requested: Cell::new(false),
+            asking: Cell::new(0),
+            host_asks: Cell::new(false),
         }
     }
 
     pub(super) fn scheduler(&self) -> Option<Rc<Scheduler>> {
         self.scheduler.upgrade()
+    }
+
+    pub(super) fn weak(&self) -> &Weak<Scheduler> {
+        &self.scheduler
+    }
+
+    pub(super) fn gate(&self) -> Gate<'static> {
+        self.gate
     }
 
     /// Starts a spawn into the group whose members these are.
@@ -53,16 +80,28 @@ impl Members {
     }
 
     pub(super) fn admit(&self, id: TaskId, index: u32) -> Admission {
-        self.roster.borrow_mut().admit(TaskRef { id, index })
+        Admission {
+            requested: self.requested.get(),
+            ..self.roster.borrow_mut().admit(TaskRef { id, index })
+        }
+    }
+
+    /// The member that was spawned last.
+    pub(super) fn newest(&self) -> Option<TaskId> {
+        self.roster.borrow().newest()
     }
 
     /// Strikes a member off that has ended.
-    pub(super) fn strike(&self, tag: usize) {
-        self.roster.borrow_mut().strike(tag);
+    pub(super) fn strike(&self, tag: usize) -> Option<TaskRef> {
+        self.roster.borrow_mut().strike(tag)
     }
 
     /// Bounds how many run at once.
-    pub(super) fn set_limit(&self, limit: NonZeroUsize) {
+    #[track_caller]
+    pub(super) fn set_limit(&self, tasks: usize) {
+        let Some(limit) = NonZeroUsize::new(tasks) else {
+            panic!("mainstay: a group with a limit of 0 tasks would never run any")
+        };
         self.roster.borrow_mut().set_limit(limit);
         self.release();
     }
@@ -76,6 +115,62 @@ impl Members {
                 scheduler.arena().release_held(task);
             }
         }
+    }
+
+    /// Asks all members to end by themselves.
+    pub(super) fn request(&self) {
+        let members = self.roster.borrow().members();
+        if let Some(scheduler) = self.scheduler() {
+            for member in members {
+                // User code: foreign wakers of those who listen; contained there.
+                scheduler.request_cancel(member);
+            }
+        }
+    }
+
+    /// Sets the task that runs the scope; `None`: a root does.
+    pub(super) fn be_hosted_by(&self, host: Option<TaskRef>) {
+        self.host.set(host);
+    }
+
+    /// Counts one more member that asks whether it is to end, or (`false`) one less. Gives the task that runs the scope, if
+    /// that begins to count as one that asks by this.
+    pub(super) fn count_asking(&self, asks: bool) -> Option<(TaskId, u32)> {
+        let host = self.host.get();
+        if asks {
+            self.asking.set(self.asking.get() + 1);
+            if host.is_some() && !self.host_asks.replace(true) {
+                self.note_in_shutdown(true);
+                return host.map(|host| (host.id, host.index));
+            }
+            return None;
+        }
+        self.asking.set(self.asking.get().saturating_sub(1));
+        if self.asking.get() == 0 && self.host_asks.get() {
+            self.wake();
+        }
+        None
+    }
+
+    /// The scope was polled, or is over: if no member asks any more, neither does the task that runs it.
+    pub(super) fn settle_asking(&self) {
+        if self.asking.get() > 0 || !self.host_asks.replace(false) {
+            return;
+        }
+        self.note_in_shutdown(false);
+        if let (Some(scheduler), Some(host)) = (self.scheduler(), self.host.get()) {
+            scheduler.note_asking(host, false);
+        }
+    }
+
+    fn note_in_shutdown(&self, asks: bool) {
+        if let Some(scheduler) = self.scheduler() {
+            scheduler.count_asking(asks);
+        }
+    }
+
+    pub(super) fn is_anybody_asking(&self) -> bool {
+        self.asking.get() > 0
     }
 
     /// Cancels all members. They are gone when this returns, but for those on the poll stack.
@@ -111,6 +206,20 @@ impl Members {
         self.awaiter.take()
     }
 
+    /// Notes whether the scope waits for the members alone.
+    pub(super) fn wait_for_all(&self, waiting: bool) {
+        self.waiting.set(waiting);
+    }
+
+    /// Takes whoever is to be woken when the last member has ended.
+    pub(super) fn awaiter_if_empty(&self) -> Awaiter {
+        if self.waiting.get() && self.is_empty() {
+            self.take_awaiter()
+        } else {
+            Awaiter::Nobody
+        }
+    }
+
     /// Wakes whoever is to be woken.
     pub(super) fn wake(&self) {
         let awaiter = self.take_awaiter();
@@ -135,6 +244,26 @@ impl Members {
     pub(super) fn tell_destructor(&self, panic: Box<Panic>) {
         if let Some(scheduler) = self.scheduler() {
             scheduler.tell_destructor(panic, None);
+        }
+    }
+}
+
+/// The request to end that the task of a scope may get, to be passed on to the members.
+pub(super) struct Request(Option<CancelRequested>);
+
+impl Request {
+    pub(super) fn new(members: &Members) -> Self {
+        // In a root there is nobody to be asked but the members themselves.
+        Request(members.host.get().map(|_| CancelRequested::listening()))
+    }
+
+    pub(super) fn pass_on(&mut self, members: &Members, cx: &mut Context<'_>) {
+        if let Some(request) = &mut self.0 {
+            if Pin::new(request).poll(cx).is_ready() {
+                self.0 = None;
+                members.requested.set(true);
+                members.request();
+            }
         }
     }
 }

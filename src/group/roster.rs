@@ -54,20 +54,26 @@ impl Roster {
         if held_back {
             self.held_back.insert(task.id, tag);
         }
-        Admission { tag, held_back }
+        Admission {
+            tag,
+            held_back,
+            requested: false,
+        }
     }
 
     /// Strikes a member off.
-    pub(super) fn strike(&mut self, tag: usize) {
+    pub(super) fn strike(&mut self, tag: usize) -> Option<TaskRef> {
         let place = std::mem::replace(&mut self.places[tag], Place::Vacant(self.vacant));
         self.vacant = Some(tag);
         self.len -= 1;
-        if let Place::Member(task) = place {
-            // Most have not been held back when they end, and most groups hold nobody back.
-            if !self.held_back.is_empty() {
-                self.held_back.remove(&task.id);
-            }
+        let Place::Member(task) = place else {
+            return None;
+        };
+        // Most have not been held back when they end, and most groups hold nobody back.
+        if !self.held_back.is_empty() {
+            self.held_back.remove(&task.id);
         }
+        Some(task)
     }
 
     /// Sets how many may run at once; those that run already are left alone.
@@ -89,6 +95,15 @@ impl Roster {
             Place::Member(task) => Some(task),
             Place::Vacant(_) => None,
         }
+    }
+
+    /// The member that was spawned last.
+    pub(super) fn newest(&self) -> Option<TaskId> {
+        let ids = self.places.iter().filter_map(|place| match place {
+            Place::Member(task) => Some(task.id),
+            Place::Vacant(_) => None,
+        });
+        ids.max()
     }
 
     /// All members, in spawn order.

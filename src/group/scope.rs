@@ -1,25 +1,28 @@
 //! A task group's scope: runs the body, waits for the members, and settles what came of both.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::completion::KeptFailure;
 use crate::exception::{AnyError, Owned};
-use crate::unwind::{self, Panic, catch, catch_drop};
+use crate::unwind::{self, Panic, catch_drop};
 
+use super::body::{Body, Step};
 use super::exception_group::ExceptionGroup;
+use super::members::Request;
 use super::task_group::{Phase, Shared};
 
 /// A scope that is being run.
 pub(super) struct Scope<'a, B: Future, J, R> {
     shared: &'a Shared,
     /// Until it has returned or is cancelled.
-    body: Pin<&'a mut Option<B>>,
+    body: Body<'a, B>,
     judge: Option<J>,
     value: Option<R>,
     /// What the body failed by.
     error: Option<Owned>,
+    /// Whether the task that runs this is asked to end.
+    request: Request,
     /// The group's end was carried out.
     aborted: bool,
     /// The group was cancelled before its body returned.
@@ -31,13 +34,14 @@ where
     B: Future,
     J: FnOnce(B::Output) -> Result<R, Box<dyn AnyError>>,
 {
-    pub(super) fn new(shared: &'a Shared, body: Pin<&'a mut Option<B>>, judge: J) -> Self {
+    pub(super) fn new(shared: &'a Shared, body: Body<'a, B>, judge: J) -> Self {
         Scope {
             shared,
             body,
             judge: Some(judge),
             value: None,
             error: None,
+            request: Request::new(&shared.members),
             aborted: false,
             cancelled: false,
         }
@@ -45,11 +49,13 @@ where
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, ExceptionGroup>> {
         self.shared.members.set_awaiter(cx.waker());
+        self.request.pass_on(&self.shared.members, cx);
         self.abort_if_due();
         self.poll_body(cx);
         // What the body did may have ended the group.
         self.abort_if_due();
-        if self.body.is_some() || !self.shared.members.is_empty() {
+        if self.body.is_running() || !self.shared.members.is_empty() {
+            self.shared.members.settle_asking();
             return Poll::Pending;
         }
         Poll::Ready(self.finish())
@@ -63,27 +69,22 @@ where
         }
         self.aborted = true;
         self.shared.bury_members();
-        if self.body.is_some() {
+        if self.body.is_running() {
             self.cancelled = phase == Phase::Cancelled;
-            self.shared.waiting.set(true);
-            // User code: Drop of the body.
-            if let Err(panic) = catch(|| self.body.set(None)) {
+            self.shared.members.wait_for_all(true);
+            if let Err(panic) = self.body.cancel() {
                 self.error = Some(Owned::Panic(panic));
             }
         }
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) {
-        let Some(body) = self.body.as_mut().as_pin_mut() else {
-            return;
+        let (value, dropped) = match self.body.poll(cx) {
+            Step::Pending => return,
+            Step::Returned(value, dropped) => (value, dropped),
+            Step::Panicked(panic) => self.unwind(*panic),
         };
-        // User code: the body's poll.
-        let value = match catch(|| body.poll(cx)) {
-            Ok(Poll::Pending) => return,
-            Ok(Poll::Ready(value)) => value,
-            Err(panic) => self.unwind(*panic),
-        };
-        self.shared.waiting.set(true);
+        self.shared.members.wait_for_all(true);
         let Some(judge) = self.judge.take() else {
             return;
         };
@@ -91,14 +92,10 @@ where
             Ok(value) => self.value = Some(value),
             Err(error) => {
                 self.error = Some(Owned::Error(error));
-                // No user code ran since the body returned: nothing else can have ended the group for another reason.
-                if self.shared.phase.get() != Phase::Over {
-                    self.shared.phase.set(Phase::Failed);
-                }
+                self.shared.phase.set(Phase::Failed);
             }
         }
-        // User code: Drop of the body.
-        if let Err(panic) = catch(|| self.body.set(None)) {
+        if let Err(panic) = dropped {
             match self.error {
                 // A task that returned an error has failed by that, too, and its destructor's panic is told.
                 Some(_) => self.shared.members.tell_destructor(panic),
@@ -111,7 +108,7 @@ where
     fn unwind(&mut self, panic: Panic) -> ! {
         self.shared.abandon();
         // User code: Drop of what is left of the body, and of its value.
-        let dropped = [catch(|| self.body.set(None)), catch_drop(self.value.take())];
+        let dropped = [self.body.cancel(), catch_drop(self.value.take())];
         for also in dropped.into_iter().filter_map(Result::err) {
             self.shared.members.tell_destructor(also);
         }
@@ -123,6 +120,7 @@ where
         let shared = self.shared;
         shared.phase.set(Phase::Over);
         shared.members.forget_awaiter();
+        shared.members.settle_asking();
         let mut failures = shared.failures.take();
         failures.extend(self.error.take().map(|exception| KeptFailure {
             task: None,

@@ -3,12 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Debug, Display};
 use std::future::{self, Future};
-use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::rc::Rc;
 
 use crate::completion::{Admission, Awaiter, Custody, End, Group, KeptFailure};
-use crate::context::TaskBuilder;
+use crate::context::{LocalHandle, TaskBuilder};
 use crate::driving;
 use crate::exception::AnyError;
 use crate::join::JoinHandle;
@@ -16,6 +15,7 @@ use crate::report;
 use crate::scheduler::members::report_of;
 use crate::task::TaskId;
 
+use super::body::Body;
 use super::exception_group::ExceptionGroup;
 use super::members::Members;
 use super::scope::{Abandon, Scope};
@@ -32,6 +32,9 @@ use super::scope::{Abandon, Scope};
 ///   the same pass are all listed. Nothing can be spawned into the group from the failure on.
 /// - A task that is cancelled by its own handle has not failed, and the others go on.
 /// - A panic of the body is the caller's own: the tasks are cancelled, their failures are reported, and the panic goes on.
+///
+/// When the task that runs the scope is asked to end, by a shutdown, so are the group's tasks: see
+/// [`cancel_requested`](crate::cancel_requested).
 ///
 /// **No task outlives its group.** However the scope is left, also when its future is dropped half-way, the tasks are
 /// cancelled and their destructors have run before control leaves; only a task that drops its own group, from inside of its
@@ -73,8 +76,6 @@ pub(super) struct Shared {
     /// In the order in which they were settled.
     pub(super) failures: RefCell<Vec<KeptFailure>>,
     pub(super) phase: Cell<Phase>,
-    /// The body has ended: the scope waits for the members alone.
-    pub(super) waiting: Cell<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,17 +164,14 @@ impl TaskGroup {
     }
 
     fn open(what: &str) -> Self {
-        let Some(scheduler) = driving::current() else {
-            panic!(
-                "mainstay: `{what}` was polled outside of a running executor; await it in a task or a root"
-            )
-        };
+        let scheduler = driving::running(what);
+        let members = Members::new(&LocalHandle::of(&scheduler));
+        members.be_hosted_by(scheduler.arena().running());
         TaskGroup {
             shared: Rc::new(Shared {
-                members: Members::new(&scheduler),
+                members,
                 failures: RefCell::default(),
                 phase: Cell::new(Phase::Open),
-                waiting: Cell::new(false),
             }),
         }
     }
@@ -184,7 +182,7 @@ impl TaskGroup {
         judge: impl FnOnce(T) -> Result<R, Box<dyn AnyError>>,
     ) -> Result<R, ExceptionGroup> {
         let body = pin!(Some(body));
-        let mut scope = Scope::new(&self.shared, body, judge);
+        let mut scope = Scope::new(&self.shared, Body::new(body), judge);
         // Made after the body, so that it is dropped before it: the members go first.
         let _abandon = Abandon(&self.shared);
         future::poll_fn(|cx| scope.poll(cx)).await
@@ -231,10 +229,7 @@ impl TaskGroup {
     /// If `tasks` is 0.
     #[track_caller]
     pub fn limit(&self, tasks: usize) -> &Self {
-        let Some(limit) = NonZeroUsize::new(tasks) else {
-            panic!("mainstay: a group with a limit of 0 tasks would never run any")
-        };
-        self.shared.members.set_limit(limit);
+        self.shared.members.set_limit(tasks);
         self
     }
 
@@ -296,6 +291,10 @@ impl Group for Shared {
         self.members.admit(id, index)
     }
 
+    fn asks(&self, asks: bool) -> Option<(TaskId, u32)> {
+        self.members.count_asking(asks)
+    }
+
     fn custody(&self) -> Custody {
         match self.phase.get() {
             Phase::Over => Custody::Policy,
@@ -318,11 +317,7 @@ impl Group for Shared {
         if self.phase.get() == Phase::Open {
             self.members.release();
         }
-        if self.waiting.get() && self.members.is_empty() {
-            self.members.take_awaiter()
-        } else {
-            Awaiter::Nobody
-        }
+        self.members.awaiter_if_empty()
     }
 }
 
@@ -339,6 +334,7 @@ impl Shared {
         }
         self.members.forget_awaiter();
         self.bury_members();
+        self.members.settle_asking();
         for failure in self.failures.take() {
             self.tell(failure);
         }

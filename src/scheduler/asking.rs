@@ -39,13 +39,15 @@ impl Scheduler {
     /// Notes that a task has polled a `cancel_requested`.
     pub(crate) fn note_asks(&self, task: TaskRef) {
         if !self.has_asked(task) && self.arena.note_asks(task) {
-            self.asking.set(self.asking.get() + 1);
+            self.count_asking(true);
+            self.note_asking(task, true);
         }
     }
 
-    /// A task that asked has ended.
-    pub(super) fn one_asks_less(&self) {
-        self.asking.set(self.asking.get() - 1);
+    /// Counts one more that a shutdown waits for, a task that asks or a scope whose members do; or (`false`) one less.
+    pub(crate) fn count_asking(&self, asks: bool) {
+        let asking = self.asking.get();
+        self.asking.set(if asks { asking + 1 } else { asking - 1 });
     }
 
     /// Whether a live task has asked.

@@ -84,9 +84,13 @@ impl Scheduler {
             self.counters.background.sub(1);
         }
         if pinned.asked() {
-            self.one_asks_less();
+            self.count_asking(false);
         }
         let record = self.arena.extras_if_any(pinned.task());
+        let woken = match pinned.end() {
+            End::Failed => self.member_failed(record.as_deref(), &pinned),
+            End::Returned | End::Cancelled => None,
+        };
         if let Some(finished) = record
             .as_ref()
             .and_then(|record| record.borrow().finished.clone())
@@ -101,7 +105,6 @@ impl Scheduler {
             self.drop_listeners(&listeners);
         }
         if pinned.end() == End::Failed {
-            let woken = self.member_failed(record.as_deref(), &pinned);
             let also = pinned.take_also();
             self.push(Item::Ended(pinned, also));
             return self.wake_group(woken);

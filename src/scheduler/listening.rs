@@ -16,7 +16,7 @@ impl Scheduler {
     }
 
     /// Sets whom to wake; one waker for each who waits.
-    pub(super) fn set_listener(&self, list: &RefCell<Listeners>, id: u64, waker: &Waker) {
+    pub(crate) fn set_listener(&self, list: &RefCell<Listeners>, id: u64, waker: &Waker) {
         if list.borrow().has(id, waker) {
             return;
         }
@@ -26,7 +26,7 @@ impl Scheduler {
         self.drop_waker(old);
     }
 
-    pub(super) fn remove_listener(&self, list: &RefCell<Listeners>, id: u64) {
+    pub(crate) fn remove_listener(&self, list: &RefCell<Listeners>, id: u64) {
         let removed = list.borrow_mut().remove(id);
         self.drop_waker(removed);
     }
@@ -39,7 +39,7 @@ impl Scheduler {
     }
 
     /// Wakes all, who come back if it is not yet time.
-    pub(super) fn wake_listeners(&self, list: &RefCell<Listeners>) {
+    pub(crate) fn wake_listeners(&self, list: &RefCell<Listeners>) {
         let listeners = std::mem::take(&mut *list.borrow_mut());
         for waker in listeners.into_wakers() {
             // User code: a foreign waker.
@@ -50,7 +50,7 @@ impl Scheduler {
     }
 
     /// Drops the wakers of those who will not be woken.
-    pub(super) fn drop_listeners(&self, list: &RefCell<Listeners>) {
+    pub(crate) fn drop_listeners(&self, list: &RefCell<Listeners>) {
         let listeners = std::mem::take(&mut *list.borrow_mut());
         for waker in listeners.into_wakers() {
             self.drop_waker(Some(waker));

@@ -1,6 +1,7 @@
 //! Members of groups: how they join, and what becomes of their failures.
 
 use std::cell::RefCell;
+use std::ptr;
 use std::rc::Rc;
 
 use crate::arena::TaskRef;
@@ -8,7 +9,7 @@ use crate::arena::ended::Pinned;
 use crate::completion::{Awaiter, Custody, End, Extras, Group, KeptFailure, Membership};
 use crate::exception::Owned;
 use crate::report::{ContextKind, ExceptionContext, Installed};
-use crate::task::TaskInfo;
+use crate::task::{TaskId, TaskInfo};
 use crate::unwind::{catch_drop, guarded};
 
 use super::Scheduler;
@@ -32,7 +33,25 @@ impl Scheduler {
             record.borrow_mut().membership = Some(Membership {
                 group,
                 tag: admission.tag,
+                asking: 0,
             });
+        }
+        if admission.requested {
+            // Nobody listens yet.
+            let _ = self.arena.request(task);
+        }
+    }
+
+    /// A task has begun to ask whether it is to end, or no longer does: so do those above it whose members it is among.
+    pub(crate) fn note_asking(&self, task: TaskRef, asks: bool) {
+        let mut next = Some(task);
+        while let Some(task) = next {
+            let record = self.arena.extras_if_any(task);
+            let changed = record.and_then(|record| {
+                let membership = &mut record.borrow_mut().membership;
+                membership.as_mut()?.count_asking(asks)
+            });
+            next = changed.and_then(|group| above(group.asks(asks)));
         }
     }
 
@@ -85,11 +104,34 @@ impl Scheduler {
         }
     }
 
+    /// No longer counts a member of `group`, or those below it, as one that asks: it waits for the group's end itself.
+    pub(crate) fn discount_asking(&self, task: TaskRef, group: &dyn Group) {
+        let Some(record) = self.arena.extras_if_any(task) else {
+            return;
+        };
+        let asked = match &mut record.borrow_mut().membership {
+            Some(membership) if ptr::addr_eq(&*membership.group, group) => {
+                std::mem::take(&mut membership.asking) > 0
+            }
+            _ => false,
+        };
+        if asked {
+            if let Some(above) = above(group.asks(false)) {
+                self.note_asking(above, false);
+            }
+        }
+    }
+
     /// Ends a task's membership, if it has one: its callbacks have run, and its outcome is about to be published. The
     /// failure passes to a group that keeps failures.
     pub(super) fn leave_group(&self, pinned: &mut Pinned, info: &TaskInfo) -> Option<Left> {
         let record = self.arena.extras_if_any(pinned.task())?;
-        let Membership { group, tag } = record.borrow_mut().membership.take()?;
+        let Membership { group, tag, asking } = record.borrow_mut().membership.take()?;
+        if asking > 0 {
+            if let Some(task) = above(group.asks(false)) {
+                self.note_asking(task, false);
+            }
+        }
         let end = pinned.end();
         let mut failure = None;
         if end == End::Failed && !pinned.is_told() {
@@ -204,6 +246,10 @@ pub(crate) fn report_of(failure: &KeptFailure) -> ExceptionContext<'_> {
     ExceptionContext::of(kind, text)
         .with_exception(Some(failure.exception.view()))
         .with_task(failure.task.clone())
+}
+
+fn above(task: Option<(TaskId, u32)>) -> Option<TaskRef> {
+    task.map(|(id, index)| TaskRef { id, index })
 }
 
 fn group_of(record: Option<&RefCell<Extras>>) -> Option<Rc<dyn Group>> {

@@ -10,6 +10,7 @@ mod capture;
 mod containment;
 mod driving;
 mod failures;
+mod groups_supervisor;
 mod groups_task_group;
 mod hostile;
 mod memory;

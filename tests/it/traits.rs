@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use mainstay::{
     Builder, CallHandle, CallbackId, CancelHandle, CancelOnDrop, Closed, Completion, ContextKind,
-    Elapsed, Exception, ExceptionContext, ExceptionError, Executor, Interval, InvalidState,
-    JoinError, JoinHandle, LocalHandle, Outcome, PanicLocation, Progress, RemoteHandle,
-    ReportPolicy, Sleep, Spawner, Stats, Stopped, TaskBuilder, TaskId, TaskInfo, TaskState,
+    Elapsed, Exception, ExceptionContext, ExceptionError, ExceptionGroup, Executor, GaveUp,
+    GroupSummary, Interval, InvalidState, JoinError, JoinHandle, LocalHandle, Outcome,
+    PanicLocation, Progress, RemoteHandle, ReportPolicy, RestartPolicy, Sleep, Spawner, Stats, Stopped,
+    Supervisor, TaskBuilder, TaskGroup, TaskId, TaskInfo, TaskState,
 };
 
 fn send_and_sync<T: Send + Sync + 'static>() {}
@@ -35,6 +36,9 @@ fn what_may_cross_threads_is_send_and_sync() {
     send_and_sync::<Closed<u8>>();
     send_and_sync::<Elapsed>();
     send_and_sync::<CallbackId>();
+    send_and_sync::<GroupSummary>();
+    send_and_sync::<RestartPolicy>();
+    send_and_sync::<GaveUp>();
 }
 
 #[test]
@@ -45,6 +49,11 @@ fn every_error_is_an_error() {
     an_error::<ExceptionError>();
     an_error::<Elapsed>();
     an_error::<Closed<u8>>();
+    an_error::<GroupSummary>();
+    an_error::<GaveUp>();
+    // Its errors may be ones that stay on their thread.
+    fn an_error_at_home<T: Error + 'static>() {}
+    an_error_at_home::<ExceptionGroup>();
 }
 
 #[test]
@@ -65,6 +74,9 @@ fn everything_public_can_be_shown() {
     shown::<RemoteHandle<Cell<u8>>>();
     shown::<Sleep>();
     shown::<Interval>();
+    shown::<TaskGroup>();
+    shown::<Supervisor>();
+    shown::<ExceptionGroup>();
 }
 
 // `Debug` of everything at hand, inside and outside of a drive: it neither panics nor blocks, and errors say what to do.
