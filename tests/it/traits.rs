@@ -9,8 +9,8 @@ use mainstay::{
     Builder, CallHandle, CallbackId, CancelHandle, CancelOnDrop, Closed, Completion, ContextKind,
     Elapsed, Exception, ExceptionContext, ExceptionError, ExceptionGroup, Executor, GaveUp,
     GroupSummary, Interval, InvalidState, JoinError, JoinHandle, LocalHandle, Outcome,
-    PanicLocation, Progress, RemoteHandle, ReportPolicy, RestartPolicy, Sleep, Spawner, Stats, Stopped,
-    Supervisor, TaskBuilder, TaskGroup, TaskId, TaskInfo, TaskState,
+    PanicLocation, Progress, RemoteHandle, ReportPolicy, RestartPolicy, Sleep, Spawner, Stats,
+    Stopped, Supervisor, TaskBuilder, TaskGroup, TaskId, TaskInfo, TaskState,
 };
 
 fn send_and_sync<T: Send + Sync + 'static>() {}
