@@ -186,59 +186,61 @@ fn what_user_code_does_last_keeps_the_loop_from_parking() {
 // loop inside had just been made to stop.
 #[test]
 fn tasks_that_an_outer_runtime_wakes_are_polled_in_a_later_tick_1899() {
-    const TASKS: usize = 500;
     quiet();
-    let outer = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime without drivers");
-    outer.block_on(async {
-        let ex = Executor::<'static>::new();
-        let recorder = Recorder::on(&ex);
-        let look = Arc::new(Notify::new());
-        let hook = Arc::clone(&look);
-        ex.on_wake(move || hook.notify_one());
+    without_hanging(|| {
+        const TASKS: usize = 500;
+        let outer = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime without drivers");
+        outer.block_on(async {
+            let ex = Executor::<'static>::new();
+            let recorder = Recorder::on(&ex);
+            let look = Arc::new(Notify::new());
+            let hook = Arc::clone(&look);
+            ex.on_wake(move || hook.notify_one());
 
-        let (to_tasks, mut tasks) = mpsc::unbounded_channel::<oneshot::Receiver<usize>>();
-        let sender = tokio::spawn(async move {
-            tokio::task::yield_now().await;
-            let mut senders = Vec::new();
-            for _ in 0..TASKS {
-                let (sender, receiver) = oneshot::channel();
-                to_tasks.send(receiver).expect("the task inside lives");
-                senders.push(sender);
-            }
-            for (n, sender) in senders.into_iter().enumerate() {
-                if n % 100 == 0 {
-                    tokio::task::yield_now().await;
-                }
-                sender.send(n).expect("the task inside lives");
-            }
-        });
-        ex.spawn(async move {
-            while let Some(number) = tasks.recv().await {
-                let task = async move {
-                    match number.await.expect("all are sent") {
-                        n if n % 10 == 3 => panic!("boom"),
-                        n if n % 10 == 7 => Err(Fault("boom")),
-                        n => Ok(n),
-                    }
-                };
-                mainstay::spawn_fallible(task).detach();
-            }
-        })
-        .detach();
-
-        while !ex.is_empty() {
-            if ex.tick(61).more {
+            let (to_tasks, mut tasks) = mpsc::unbounded_channel::<oneshot::Receiver<usize>>();
+            let sender = tokio::spawn(async move {
                 tokio::task::yield_now().await;
-            } else {
-                look.notified().await;
+                let mut senders = Vec::new();
+                for _ in 0..TASKS {
+                    let (sender, receiver) = oneshot::channel();
+                    to_tasks.send(receiver).expect("the task inside lives");
+                    senders.push(sender);
+                }
+                for (n, sender) in senders.into_iter().enumerate() {
+                    if n % 100 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    sender.send(n).expect("the task inside lives");
+                }
+            });
+            ex.spawn(async move {
+                while let Some(number) = tasks.recv().await {
+                    let task = async move {
+                        match number.await.expect("all are sent") {
+                            n if n % 10 == 3 => panic!("boom"),
+                            n if n % 10 == 7 => Err(Fault("boom")),
+                            n => Ok(n),
+                        }
+                    };
+                    mainstay::spawn_fallible(task).detach();
+                }
+            })
+            .detach();
+
+            while !ex.is_empty() {
+                if ex.tick(61).more {
+                    tokio::task::yield_now().await;
+                } else {
+                    look.notified().await;
+                }
             }
-        }
-        sender.await.expect("it has sent all");
-        assert_eq!(recorder.kinds(), [ContextKind::TaskFailed; TASKS / 5]);
-        let counts = counts(&ex);
-        assert_eq!((counts.returned, counts.failed), (401, 100));
+            sender.await.expect("it has sent all");
+            assert_eq!(recorder.kinds(), [ContextKind::TaskFailed; TASKS / 5]);
+            let counts = counts(&ex);
+            assert_eq!((counts.returned, counts.failed), (401, 100));
+        });
     });
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use mainstay::{Executor, LocalHandle, Sleep, sleep};
+use mainstay::{Executor, Sleep, sleep};
 
 use crate::support::{poll_once, quiet};
 
@@ -66,26 +66,41 @@ fn a_waker_may_drop_all_sleeps_that_are_due() {
     }
 }
 
-// tokio time_sleep::drop_after_reschedule_at_new_scheduled_time: a sleep that was moved to where another one is armed.
+// tokio time_sleep::drop_after_reschedule_at_new_scheduled_time: a sleep that was moved to where another one is armed, and
+// then dropped or not, leaves the other one where it is, and nothing of itself.
 #[test]
 fn a_sleep_that_was_moved_takes_no_other_with_it() {
-    let ex = Executor::<'static>::builder().virtual_clock().build();
-    ex.block_on(async {
-        let local = LocalHandle::current();
-        let start = local.now();
-        let (mut a, mut b, mut c) = (sleep(ms(5)), sleep(ms(5)), sleep(ms(10)));
-        for nap in [&mut a, &mut b, &mut c] {
-            assert!(poll_once(nap).is_pending());
+    for is_dropped in [true, false] {
+        let ex = Executor::<'static>::builder().virtual_clock().build();
+        let start = ex.now();
+        let next = |at: u64| assert_eq!(ex.tick(0).next_deadline, Some(start + ms(at)));
+        let (a, mut b, mut c) = ex.block_on(async {
+            let mut naps = (sleep(ms(5)), sleep(ms(5)), sleep(ms(10)));
+            for nap in [&mut naps.0, &mut naps.1, &mut naps.2] {
+                assert!(poll_once(nap).is_pending());
+            }
+            naps.1.reset(start + ms(10));
+            naps
+        });
+        assert!(ex.block_on(async { poll_once(&mut b) }).is_pending());
+        next(5);
+        ex.block_on(a);
+        assert_eq!(ex.now(), start + ms(5));
+        next(10);
+        if is_dropped {
+            drop(b);
+            next(10);
+            c.reset(start + ms(20));
+            next(20);
+            ex.block_on(c);
+            assert_eq!(ex.now(), start + ms(20));
+        } else {
+            ex.block_on(c);
+            assert_eq!(ex.now(), start + ms(10));
+            assert!(poll_once(&mut b).is_ready(), "it is due at the same time");
         }
-        b.reset(start + ms(10));
-        a.await;
-        assert_eq!(local.now(), start + ms(5));
-        assert!(!b.is_elapsed());
-        drop(b);
-        c.await;
-        assert_eq!(local.now(), start + ms(10));
-    });
-    assert_eq!(ex.tick(0).next_deadline, None);
+        assert_eq!(ex.tick(0).next_deadline, None);
+    }
 }
 
 // tokio time_sleep::issue_5183: a sleep of billions of years beside a short one.
