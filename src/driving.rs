@@ -5,8 +5,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::exception::Exception;
+use crate::report::{self, ContextKind, ExceptionContext};
 use crate::scheduler::Scheduler;
-use crate::unwind::{self, Watch};
+use crate::task::TaskInfo;
+use crate::unwind::{self, Panic, Watch, bury};
 
 thread_local! {
     /// Outermost first.
@@ -67,8 +70,24 @@ pub(crate) fn with<R>(executor: u32, f: impl FnOnce(&Scheduler) -> R) -> Option<
     Some(f(&found))
 }
 
+/// Tells of a destructor's panic for which no task can be made to fail: the innermost driven executor, else the default
+/// handler.
+pub(crate) fn tell_destructor(panic: Box<Panic>, task: Option<&TaskInfo>) {
+    match current() {
+        Some(scheduler) => scheduler.tell_destructor(panic, task),
+        None => {
+            let context = ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
+                .with_exception(Some(Exception::panic(&panic)))
+                .with_task(task.cloned());
+            report::default(&context);
+            drop(context);
+            drop(bury(panic));
+        }
+    }
+}
+
 /// A snapshot in which a task is shown as it is while its code runs.
-pub(crate) fn current_task() -> Option<crate::task::TaskInfo> {
+pub(crate) fn current_task() -> Option<TaskInfo> {
     let scheduler = current()?;
     let task = scheduler.arena().running()?;
     scheduler.arena().info(task)

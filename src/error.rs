@@ -16,7 +16,8 @@ use crate::unwind::{Panic, PanicLocation};
 pub struct JoinError(Box<Inner>);
 
 struct Inner {
-    id: TaskId,
+    /// `None`: there was no task.
+    id: Option<TaskId>,
     name: String,
     cause: Cause,
 }
@@ -33,6 +34,8 @@ enum Cause {
     InGroup(Option<Box<str>>),
     /// The task awaited its own handle.
     OwnHandle,
+    /// There was no task to await.
+    Nothing,
 }
 
 impl JoinError {
@@ -63,9 +66,18 @@ impl JoinError {
         JoinError::new(id, name, Cause::OwnHandle)
     }
 
+    /// There was no task; `name` says where.
+    pub(crate) fn nothing(name: &str) -> Self {
+        JoinError(Box::new(Inner {
+            id: None,
+            name: name.to_owned(),
+            cause: Cause::Nothing,
+        }))
+    }
+
     fn new(id: TaskId, name: &Name, cause: Cause) -> Self {
         JoinError(Box::new(Inner {
-            id,
+            id: Some(id),
             name: name.as_str().to_owned(),
             cause,
         }))
@@ -114,9 +126,9 @@ impl JoinError {
         }
     }
 
-    /// The task.
+    /// The task; `None` where there was none: a [`race`](crate::race) of nothing.
     pub fn id(&self) -> Option<TaskId> {
-        Some(self.0.id)
+        self.0.id
     }
 
     /// The reason given to [`cancel_with_reason`](crate::JoinHandle::cancel_with_reason).
@@ -164,6 +176,7 @@ impl fmt::Display for JoinError {
                 f,
                 "task {name} awaited its own handle, which would never end"
             ),
+            Cause::Nothing => write!(f, "{name}: there is no task to wait for"),
         }
     }
 }
@@ -179,12 +192,42 @@ impl fmt::Debug for JoinError {
             } => out.field("panic", message).field("location", location),
             Cause::InGroup(message) => out.field("in_group", message),
             Cause::OwnHandle => out.field("own_handle", &true),
+            Cause::Nothing => out.field("nothing", &true),
         };
         out.finish()
     }
 }
 
 impl Error for JoinError {}
+
+/// Why a task of a [`try_gather`](crate::try_gather) gave no value: by its own `Err`, or otherwise.
+///
+/// Converts by `?` into `anyhow::Error` and `Box<dyn Error + Send + Sync>` where `E` may go there. It does not convert from
+/// `E`: a `TaskError` says that a task of its own gave the error.
+#[derive(Debug)]
+pub enum TaskError<E> {
+    /// The task returned this.
+    Failed(E),
+    /// The task panicked or was cancelled.
+    Join(JoinError),
+}
+
+impl<E: fmt::Display> fmt::Display for TaskError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TaskError::Failed(error) => error.fmt(f),
+            TaskError::Join(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Display + fmt::Debug> Error for TaskError<E> {}
+
+impl<E> From<JoinError> for TaskError<E> {
+    fn from(error: JoinError) -> Self {
+        TaskError::Join(error)
+    }
+}
 
 /// The task's outcome was asked for when there was none to take. asyncio's `InvalidStateError`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

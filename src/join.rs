@@ -347,8 +347,37 @@ impl<T> JoinHandle<T> {
     }
 
     /// Whether the task awaits itself.
-    fn is_own(&self, key: usize) -> bool {
+    pub(crate) fn is_own(&self, key: usize) -> bool {
         self.claim.key() == Some(key)
+    }
+
+    pub(crate) fn own_handle_error(&self) -> JoinError {
+        JoinError::own_handle(self.claim.id(), &self.claim.name())
+    }
+
+    /// Whether [`result`](Self::result) gives an outcome.
+    pub(crate) fn is_takeable(&self) -> bool {
+        matches!(self.claim.status(), Status::Finished(_)) || self.claim.is_refused()
+    }
+
+    /// Whether the task was refused, and nobody has been told so yet.
+    pub(crate) fn never_began(&self) -> bool {
+        self.claim.is_refused()
+    }
+
+    /// Has `waker` woken when the outcome can be taken, which is not yet so.
+    pub(crate) fn wake_when_takeable(&mut self, waker: &Waker) {
+        drop(self.pending(waker));
+    }
+
+    /// How the task has ended, if it has.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.claim.end()
+    }
+
+    /// What can be said of the task, while its outcome has not been taken.
+    pub(crate) fn info(&self) -> Option<TaskInfo> {
+        self.scheduler()?.arena().info(self.claim.task()?)
     }
 
     #[cold]

@@ -118,10 +118,18 @@ pub use context::{
     ExceptionHandler, LocalHandle, TaskBuilder, current_task, spawn, spawn_fallible, yield_now,
 };
 pub use driving::install_panic_hook;
-pub use error::{ExceptionError, InvalidState, JoinError, Stopped};
+pub use error::{ExceptionError, InvalidState, JoinError, Stopped, TaskError};
 pub use exception::Exception;
 pub use executor::{Executor, Progress};
+pub use group::as_completed::{AsCompleted, as_completed, as_completed_with_limit};
+pub use group::batch::{Batch, Handles, handles};
 pub use group::exception_group::{ExceptionGroup, GroupSummary};
+pub use group::gather::{
+    gather, gather_settled, gather_settled_with_limit, gather_with_limit, try_gather,
+    try_gather_with_limit,
+};
+pub use group::join_set::JoinSet;
+pub use group::race::{Raced, race, race_ok, race_ok_with_limit, race_with_limit};
 pub use group::restart::{GaveUp, RestartPolicy};
 pub use group::supervisor::Supervisor;
 pub use group::task_group::TaskGroup;

@@ -337,6 +337,12 @@ impl<T> Claim<T> {
         self.remains()?.refused.take()
     }
 
+    /// Whether the task never began, and its one outcome has not been taken.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.remains()
+            .is_some_and(|remains| remains.refused.get().is_some())
+    }
+
     /// Whether giving the claim up leaves something to look at or to drop.
     #[inline]
     pub(crate) fn has_something(&self) -> bool {

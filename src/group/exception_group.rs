@@ -7,9 +7,8 @@ use std::fmt;
 use crate::completion::KeptFailure;
 use crate::driving;
 use crate::exception::{Exception, Owned};
-use crate::report::{self, ContextKind, ExceptionContext};
 use crate::task::{TaskId, TaskInfo};
-use crate::unwind::{bury, catch_drop, guarded};
+use crate::unwind::{catch_drop, guarded};
 
 /// Why a [`TaskGroup`](crate::TaskGroup) gave no value: what its tasks and its body failed by, in the order in which they
 /// failed, the body's own failure last.
@@ -121,18 +120,8 @@ impl Drop for ExceptionGroup {
                 // User code: Drop of the error.
                 Owned::Error(error) => catch_drop(error),
             };
-            let Err(panic) = dropped else { continue };
-            match driving::current() {
-                Some(scheduler) => scheduler.tell_destructor(panic, task.as_ref()),
-                None => {
-                    let text = "Panic in a destructor";
-                    report::default(
-                        &ExceptionContext::of(ContextKind::Destructor, text)
-                            .with_exception(Some(Exception::panic(&panic)))
-                            .with_task(task),
-                    );
-                    drop(bury(panic));
-                }
+            if let Err(panic) = dropped {
+                driving::tell_destructor(panic, task.as_ref());
             }
         }
     }

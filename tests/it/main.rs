@@ -10,6 +10,8 @@ mod capture;
 mod containment;
 mod driving;
 mod failures;
+mod groups_combinators;
+mod groups_join_set;
 mod groups_supervisor;
 mod groups_task_group;
 mod hostile;

@@ -3,14 +3,16 @@
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt::{Debug, Display};
+use std::future::Ready;
 use std::time::Duration;
 
 use mainstay::{
-    Builder, CallHandle, CallbackId, CancelHandle, CancelOnDrop, Closed, Completion, ContextKind,
-    Elapsed, Exception, ExceptionContext, ExceptionError, ExceptionGroup, Executor, GaveUp,
-    GroupSummary, Interval, InvalidState, JoinError, JoinHandle, LocalHandle, Outcome,
-    PanicLocation, Progress, RemoteHandle, ReportPolicy, RestartPolicy, Sleep, Spawner, Stats,
-    Stopped, Supervisor, TaskBuilder, TaskGroup, TaskId, TaskInfo, TaskState,
+    AsCompleted, Builder, CallHandle, CallbackId, CancelHandle, CancelOnDrop, Closed, Completion,
+    ContextKind, Elapsed, Exception, ExceptionContext, ExceptionError, ExceptionGroup, Executor,
+    GaveUp, GroupSummary, Handles, Interval, InvalidState, JoinError, JoinHandle, JoinSet,
+    LocalHandle, Outcome, PanicLocation, Progress, Raced, RemoteHandle, ReportPolicy,
+    RestartPolicy, Sleep, Spawner, Stats, Stopped, Supervisor, TaskBuilder, TaskError, TaskGroup,
+    TaskId, TaskInfo, TaskState,
 };
 
 fn send_and_sync<T: Send + Sync + 'static>() {}
@@ -44,6 +46,7 @@ fn what_may_cross_threads_is_send_and_sync() {
 #[test]
 fn every_error_is_an_error() {
     an_error::<JoinError>();
+    an_error::<TaskError<String>>();
     an_error::<Stopped>();
     an_error::<InvalidState>();
     an_error::<ExceptionError>();
@@ -77,6 +80,11 @@ fn everything_public_can_be_shown() {
     shown::<TaskGroup>();
     shown::<Supervisor>();
     shown::<ExceptionGroup>();
+    shown::<JoinSet<Cell<u8>>>();
+    shown::<AsCompleted<Vec<Ready<Cell<u8>>>>>();
+    shown::<Handles<std::vec::IntoIter<JoinHandle<Cell<u8>>>>>();
+    shown::<TaskError<String>>();
+    shown::<Raced<Cell<u8>>>();
 }
 
 // `Debug` of everything at hand, inside and outside of a drive: it neither panics nor blocks, and errors say what to do.
