@@ -113,6 +113,10 @@ struct Tally {
     acts: [[u64; N_ACTS]; 8],
     seen: [u64; 3],
     late: u64,
+    /// Of each shutdown's tasks: returned, failed, cancelled, dropped.
+    shutdowns: [u64; 4],
+    /// Requests to end that were heard, by those who had waited and by those who came later.
+    heard: [u64; 2],
     threads: u64,
     tasks: u64,
     reports: u64,
@@ -151,6 +155,12 @@ struct Rec {
     /// Its future is gone.
     gone: Cell<bool>,
     must_fail: Cell<bool>,
+    /// Its poll panicked while its executor was shut down.
+    fell: Cell<bool>,
+    /// It waits for a request to end.
+    listens: Cell<bool>,
+    /// Somebody has tried to cancel it, or is about to.
+    doomed: Cell<bool>,
     cancelled: Cell<bool>,
     read: Cell<bool>,
     waiting: RefCell<Option<Arc<AtomicBool>>>,
@@ -190,10 +200,11 @@ struct World {
     local: RefCell<Vec<LocalHandle<'static>>>,
     executors: RefCell<Vec<Option<Rc<Host>>>>,
     closing: [Cell<bool>; 2],
+    shutting: [Cell<bool>; 2],
     closed: [Cell<bool>; 2],
     recs: RefCell<Vec<Rc<Rec>>>,
     handles: RefCell<Vec<Held>>,
-    on_drop: RefCell<Vec<Box<dyn Any>>>,
+    on_drop: RefCell<Vec<(Rc<Rec>, Box<dyn Any>)>>,
     cancels: RefCell<Vec<CancelHandle>>,
     wakers: RefCell<Vec<(Waker, Arc<AtomicBool>)>>,
     calls: RefCell<Vec<(CallHandle, Rc<Called>)>>,
@@ -237,6 +248,22 @@ impl World {
         }
         let at = self.below(list.len());
         Some(list.swap_remove(at))
+    }
+
+    /// Notes that a task may be cancelled from now on.
+    fn doom(&self, cancel: &CancelHandle) {
+        for rec in self.recs.borrow().iter() {
+            if rec.id.get() == Some(cancel.id()) {
+                rec.doomed.set(true);
+            }
+        }
+    }
+
+    fn drop_guard(&self) {
+        if let Some((rec, guard)) = self.pick(&self.on_drop) {
+            rec.doomed.set(true);
+            drop(guard);
+        }
     }
 
     fn some_local(&self) -> (usize, LocalHandle<'static>) {
@@ -612,6 +639,7 @@ enum Now {
     Waiting(Arc<AtomicBool>),
     Sleeping(Pin<Box<dyn Future<Output = ()>>>, Instant),
     Awaiting(Held),
+    Listening(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 /// What a task does: steps, chosen as it goes.
@@ -633,6 +661,7 @@ impl Program {
             let (rec, done) = (&self.rec, &mut self.done);
             boom_after(Point::Poll, || {
                 rec.must_fail.set(true);
+                rec.fell.set(world.shutting[rec.ex].get());
                 *done = true;
             });
             match &mut self.now {
@@ -673,6 +702,18 @@ impl Program {
                     self.rec.awaiting.take();
                     note_seen(&world, &held.rec, seen);
                 }
+                Now::Listening(request) => {
+                    let asked = request.as_mut().poll(cx).is_ready();
+                    if asked != world.shutting[self.rec.ex].get() {
+                        world.wrong(format!("asked to end: {asked}, which is not so"));
+                    }
+                    if !asked {
+                        self.rec.listens.set(true);
+                        return Poll::Pending;
+                    }
+                    let waited = self.rec.listens.replace(false);
+                    tally(|tally| tally.heard[usize::from(!waited)] += 1);
+                }
             }
             if !matches!(self.now, Now::Choosing) {
                 let over = std::mem::replace(&mut self.now, Now::Choosing);
@@ -693,7 +734,7 @@ impl Program {
 
     /// Begins what the next round of the loop polls.
     fn prepare(&mut self, world: &World, cx: &mut Context<'_>) {
-        match world.below(7) {
+        match world.below(8) {
             0 => self.wait(world, cx, false),
             1 => self.wait(world, cx, true),
             2 | 3 => {
@@ -717,6 +758,7 @@ impl Program {
                     }
                 }
             }
+            5 => self.now = Now::Listening(Box::pin(mainstay::cancel_requested())),
             _ => {}
         }
     }
@@ -758,6 +800,16 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.rec.gone.set(true);
+        if let Some(world) = world() {
+            // The requests come before the first pass, and that pass is made whatever the grace is.
+            let shutting = world.shutting[self.rec.ex].get();
+            if shutting && !self.done && self.rec.listens.get() && !self.rec.doomed.get() {
+                world.wrong(format!(
+                    "{:?} waited to be asked and was not",
+                    self.rec.id.get()
+                ));
+            }
+        }
         drop(self.guard.take());
         let now = std::mem::replace(&mut self.now, Now::Choosing);
         self.rec.awaiting.take();
@@ -797,6 +849,8 @@ impl Future for Fallible {
             if fails {
                 tally(|tally| tally.faults[Point::Poll as usize][4] += 1);
                 self.0.rec.must_fail.set(true);
+                let shutting = world().is_some_and(|world| world.shutting[self.0.rec.ex].get());
+                self.0.rec.fell.set(shutting);
                 Err(Fail(out()))
             } else {
                 Ok(out())
@@ -896,6 +950,7 @@ fn act_now(world: &World, place: Place) {
         Act::Cancel => {
             if world.chance(25) {
                 if let Some(cancel) = world.pick(&world.cancels) {
+                    world.doom(&cancel);
                     let _ = cancel.cancel();
                     let _ = cancel.is_finished();
                 }
@@ -909,7 +964,7 @@ fn act_now(world: &World, place: Place) {
         }
         Act::DropHandle => {
             if world.chance(20) {
-                drop(world.pick(&world.on_drop));
+                world.drop_guard();
             } else {
                 drop(world.pick(&world.handles));
             }
@@ -981,7 +1036,11 @@ fn act_now(world: &World, place: Place) {
             let host = world.executors.borrow().get(1).cloned().flatten();
             if let Some(host) = host {
                 if !host.executor().is_running() {
-                    drive_briefly(world, &host);
+                    if world.chance(25) {
+                        shut_down(world, &host);
+                    } else {
+                        drive_briefly(world, &host);
+                    }
                 }
             }
         }
@@ -1003,6 +1062,9 @@ fn spawn(world: &World) {
         refused: world.closed[ex].get(),
         gone: Cell::new(false),
         must_fail: Cell::new(false),
+        fell: Cell::new(false),
+        listens: Cell::new(false),
+        doomed: Cell::new(false),
         cancelled: Cell::new(false),
         read: Cell::new(false),
         waiting: RefCell::default(),
@@ -1047,7 +1109,7 @@ fn spawn(world: &World) {
         0..=2 => drop(held),
         3 => {
             let guard = held.handle.into_cancel_on_drop();
-            world.on_drop.borrow_mut().push(guard);
+            world.on_drop.borrow_mut().push((held.rec, guard));
         }
         _ => world.handles.borrow_mut().push(held),
     }
@@ -1055,6 +1117,7 @@ fn spawn(world: &World) {
 
 fn cancel(world: &World, held: &Held) {
     let finished = held.handle.is_finished();
+    held.rec.doomed.set(true);
     let done = held.handle.cancel(world.chance(30));
     if done {
         held.rec.cancelled.set(true);
@@ -1180,8 +1243,11 @@ fn note_report(world: &World, context: &ExceptionContext<'_>) {
     tally(|tally| tally.reports += 1);
     let own = matches!(
         context.kind(),
-        ContextKind::TaskFailed | ContextKind::NeverRetrieved
+        ContextKind::TaskFailed | ContextKind::NeverRetrieved | ContextKind::Shutdown
     );
+    if context.kind() == ContextKind::Shutdown && !world.shutting.iter().any(Cell::get) {
+        world.wrong("a failure of a shutdown is told outside of it");
+    }
     if own {
         world.told_count.set(world.told_count.get() + 1);
         let task = context.task().map(mainstay::TaskInfo::id);
@@ -1284,6 +1350,52 @@ fn drive_briefly(world: &World, host: &Host) {
     }
 }
 
+/// Whatever runs on it, it ends, and its report is exact.
+fn shut_down(world: &World, host: &Host) {
+    let (ex, index) = (host.executor(), host.index);
+    let grace = match world.below(4) {
+        0 => Duration::ZERO,
+        1 => Duration::MAX,
+        _ => Duration::from_millis(world.random() % 6),
+    };
+    let before = ex.stats();
+    world.shutting[index].set(true);
+    let report = ex.shutdown(grace);
+    world.shutting[index].set(false);
+    let after = ex.stats();
+    let ends = [
+        report.finished(),
+        report.failed(),
+        report.cancelled(),
+        report.dropped(),
+    ];
+    tally(|tally| {
+        for (sum, n) in tally.shutdowns.iter_mut().zip(ends) {
+            *sum += n as u64;
+        }
+    });
+    let tasks = before.live + after.spawned - before.spawned;
+    if after.live != 0 || ends.iter().sum::<usize>() as u64 != tasks {
+        world.wrong(format!(
+            "P2, a shutdown of {tasks} tasks: {report:?}, {} live",
+            after.live
+        ));
+    }
+    if after.returned - before.returned != ends[0] as u64
+        || after.failed - before.failed != ends[1] as u64
+    {
+        world.wrong(format!("P2: {report:?}, but {before:?}, {after:?}"));
+    }
+    for called in world
+        .called
+        .borrow()
+        .iter()
+        .filter(|called| called.ex == index)
+    {
+        called.void.set(true);
+    }
+}
+
 async fn root(steps: usize, ends_badly: bool) {
     for _ in 0..steps {
         let Some(world) = world() else { return };
@@ -1302,7 +1414,7 @@ async fn root(steps: usize, ends_badly: bool) {
 
 fn drive(world: &World, host: &Host) {
     let ex = host.executor();
-    let driven = match world.below(10) {
+    let driven = match world.below(12) {
         0..=5 => catch_unwind(AssertUnwindSafe(|| drive_briefly(world, host))).map_err(|_| false),
         6 => {
             ex.stop();
@@ -1312,6 +1424,7 @@ fn drive(world: &World, host: &Host) {
             ex.advance(Duration::from_millis(world.random() % 3));
             catch_unwind(AssertUnwindSafe(|| drive_briefly(world, host))).map_err(|_| false)
         }
+        8 | 9 => catch_unwind(AssertUnwindSafe(|| shut_down(world, host))).map_err(|_| false),
         _ => {
             let (steps, ends_badly) = (world.below(4), world.chance(40));
             let run = || drop(ex.try_block_on(root(steps, ends_badly)));
@@ -1338,6 +1451,9 @@ fn start_thread(world: &World, spawner: Spawner) {
         wakers.push(entry);
     }
     let cancels: Vec<_> = world.cancels.borrow().clone();
+    for cancel in &cancels {
+        world.doom(cancel);
+    }
     let panics = world.chance(50);
     if panics {
         tally(|tally| tally.faults[Point::Remote as usize][0] += 1);
@@ -1386,6 +1502,7 @@ fn run(seed: u64) -> Vec<String> {
         local: RefCell::default(),
         executors: RefCell::default(),
         closing: Default::default(),
+        shutting: Default::default(),
         closed: Default::default(),
         recs: RefCell::default(),
         handles: RefCell::default(),
@@ -1506,7 +1623,7 @@ fn give_up_handles(world: &World, percent: u64) {
         }
         if world.chance(percent) {
             drop(world.pick(&world.handles));
-            drop(world.pick(&world.on_drop));
+            world.drop_guard();
         }
     }
 }
@@ -1524,6 +1641,8 @@ fn finish(world: &World) {
         let told = id.is_some_and(|id| world.told.borrow().contains(&id));
         let fine = match world.policy {
             ReportPolicy::OnFailure => told,
+            // A shutdown tells both.
+            _ if rec.fell.get() => told,
             _ => told || rec.read.get(),
         };
         if !fine {
@@ -1622,7 +1741,11 @@ fn print_table(took: Duration) {
         }
         let [returned, failed, cancelled] = tally.seen;
         println!(
-            "\n{} tasks, {} reports, {} late callbacks, {} threads; outcomes read: {returned} returned, {failed} failed, \
+            "\nshutdowns: {:?} returned, failed, cancelled, dropped; {:?} heard, who waited and who came later",
+            tally.shutdowns, tally.heard
+        );
+        println!(
+            "{} tasks, {} reports, {} late callbacks, {} threads; outcomes read: {returned} returned, {failed} failed, \
              {cancelled} cancelled; {took:.1?}",
             tally.tasks, tally.reports, tally.late, tally.threads
         );
@@ -1667,5 +1790,7 @@ fn assert_minimum() {
         }
         assert!(tally.late >= 50 && tally.threads >= 50);
         assert!(tally.seen.iter().all(|seen| *seen >= 50));
+        assert!(tally.shutdowns.iter().all(|ends| *ends >= 50));
+        assert!(tally.heard.iter().all(|heard| *heard >= 50));
     });
 }

@@ -72,6 +72,7 @@ struct Counts {
 impl Scheduler {
     /// Asks every task to end, and from now on each that is spawned.
     pub(crate) fn begin_shutdown(&self) -> Shutdown<'_> {
+        let before = self.ends();
         // What failed before did not fail by this.
         self.settle_all();
         self.phase.set(Phase::ShuttingDown);
@@ -81,7 +82,7 @@ impl Scheduler {
             round: self.arena.live(),
             rounds: 0,
             polled: 0,
-            before: self.ends(),
+            before,
         };
         self.wake_listeners(&self.outside);
         for task in &shutdown.round {
