@@ -19,8 +19,8 @@ use crate::scheduler::Scheduler;
 /// over.
 ///
 /// It is bound to the task that polls it first, and ready at once if that was asked before. Any number of these may wait
-/// in one task. Polled by a task of another kind, or after the task that it is bound to has ended, it means that first task
-/// all the same; once that has ended without having been asked, it is pending for good.
+/// in one task. Where another task goes on polling it, it still means the first one; once that has ended, it is pending for
+/// good.
 ///
 /// Outside of tasks, in a root or a callback, it is ready when the executor is being shut down, or was since the first
 /// poll. No shutdown runs while [`block_on`](crate::Executor::block_on) does, so that in a root of that it is pending for
@@ -158,5 +158,110 @@ impl fmt::Debug for CancelRequested {
             .field("asks", &self.asks)
             .field("bound", &!matches!(self.bound, Bound::New))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::{Future, poll_fn};
+    use std::pin::Pin;
+    use std::rc::Rc;
+    use std::task::{Context, Poll, Waker};
+
+    use super::{CancelRequested, cancel_requested};
+    use crate::executor::Executor;
+
+    /// Spawns a task that notes when it was asked; gives what it notes in.
+    fn listen(ex: &Executor<'static>, asks: bool) -> (crate::arena::TaskRef, Rc<Cell<bool>>) {
+        let heard = Rc::new(Cell::new(false));
+        let note = Rc::clone(&heard);
+        ex.spawn(async move {
+            CancelRequested::new(asks).await;
+            note.set(true);
+        })
+        .detach();
+        ex.run_until_stalled();
+        let task = *ex.scheduler().arena().live().last().unwrap();
+        (task, heard)
+    }
+
+    // What a group's scope needs: it hears what its task is asked, and the task has not asked by that.
+    #[test]
+    fn who_only_listens_is_woken_and_does_not_ask() {
+        let ex = Executor::new();
+        for asks in [true, false] {
+            let (task, heard) = listen(&ex, asks);
+            let scheduler = ex.scheduler();
+            assert_eq!(scheduler.has_asked(task), asks);
+            assert_eq!(scheduler.is_anybody_asking(), asks);
+            assert!(scheduler.request_cancel(task), "the first request");
+            assert!(!scheduler.request_cancel(task), "the second one is none");
+            assert_eq!(ex.run_until_stalled().polls, 1);
+            assert!(heard.get());
+            assert!(!scheduler.request_cancel(task), "it has ended");
+            assert!(!scheduler.has_asked(task) && !scheduler.is_anybody_asking());
+        }
+    }
+
+    // The request goes to one task alone, also from within the loop.
+    #[test]
+    fn a_request_is_for_one_task() {
+        let ex = Executor::new();
+        let (first, heard_first) = listen(&ex, true);
+        let (_, heard_second) = listen(&ex, true);
+        let scheduler = Rc::clone(ex.scheduler());
+        ex.call_soon(move || {
+            scheduler.request_cancel(first);
+        });
+        ex.run_until_stalled();
+        assert!(heard_first.get() && !heard_second.get());
+        assert!(ex.scheduler().is_anybody_asking());
+    }
+
+    // A task that has swallowed the request still counts as one that asked.
+    #[test]
+    fn having_asked_is_for_good() {
+        let ex = Executor::new();
+        let handle = ex.spawn(async {
+            let mut asked = cancel_requested();
+            poll_fn(|cx| {
+                assert!(Pin::new(&mut asked).poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            drop(asked);
+            std::future::pending::<()>().await;
+        });
+        ex.run_until_stalled();
+        let task = ex.scheduler().arena().live()[0];
+        ex.scheduler().request_cancel(task);
+        ex.run_until_stalled();
+        assert!(ex.scheduler().has_asked(task));
+        drop(handle.cancel_on_drop());
+        ex.run_until_stalled();
+        assert!(!ex.scheduler().is_anybody_asking());
+    }
+
+    // A destructor may poll one too: the books stay right.
+    #[test]
+    fn asking_in_a_destructor_is_counted_and_over_with_it() {
+        struct Asks;
+        impl Drop for Asks {
+            fn drop(&mut self) {
+                let mut asked = cancel_requested();
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(Pin::new(&mut asked).poll(&mut cx).is_pending());
+            }
+        }
+        let ex = Executor::new();
+        let handle = ex.spawn(async {
+            let _asks = Asks;
+            std::future::pending::<()>().await;
+        });
+        ex.run_until_stalled();
+        handle.cancel();
+        ex.run_until_stalled();
+        assert!(handle.is_cancelled() && !ex.scheduler().is_anybody_asking());
     }
 }

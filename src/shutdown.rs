@@ -21,12 +21,12 @@ impl Executor<'_> {
     /// Asks every task to end, runs them on for as long as one that listens is live, `grace` at most, and drops what is
     /// left.
     ///
-    /// Every task's [`cancel_requested`](crate::cancel_requested) becomes ready, and is ready from the start for those
-    /// that are spawned meanwhile. At least one pass is made, so that every task has a chance to ask; so has, unless the grace is over, one that is spawned meanwhile. Then all
-    /// goes on as ever, for as long as a task that has ever polled a `cancel_requested` is live, whatever it made of it. At
-    /// the end of the grace, or at once when nobody asked, every task is dropped, in spawn order, those in the
-    /// [background](crate::TaskBuilder::background) too. Handles read as cancelled, done callbacks run, nothing is reported
-    /// as destroyed.
+    /// Every task's [`cancel_requested`](crate::cancel_requested) becomes ready, and is ready from the start for those that
+    /// are spawned meanwhile. One pass is made in any case, and a new task has one too while there is time, so that each that
+    /// is ready may ask. Then all goes on as ever, for as long as a task that has ever polled a `cancel_requested` is live,
+    /// whatever it made of it. At the end of the grace, or at once when nobody asked, every task is dropped, in spawn order,
+    /// those in the [background](crate::TaskBuilder::background) too. Handles read as cancelled, done callbacks run, nothing
+    /// is reported as destroyed.
     ///
     /// A task that fails during this is reported with kind [`Shutdown`](crate::ContextKind::Shutdown), under both
     /// [policies](crate::ReportPolicy), and once; so is one whose destructor panics when it is dropped.
@@ -50,6 +50,22 @@ impl Executor<'_> {
     /// [`stop_with`](Self::stop_with), and when everything is dropped, this unwinds with its payload.
     ///
     /// The executor is usable afterwards, as if it were new: what is spawned then has not been asked.
+    ///
+    /// # On Ctrl-C
+    ///
+    /// A signal's thread reaches the executor by a [`Spawner`](crate::Spawner). With the `ctrlc` crate, where a second
+    /// signal ends the grace:
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use mainstay::Executor;
+    ///
+    /// let ex = Executor::new();
+    /// let spawner = ex.spawner();
+    /// ctrlc::set_handler(move || drop(spawner.call_soon(|ex| ex.stop()))).expect("no other handler is set");
+    /// ex.run_forever();
+    /// ex.shutdown(Duration::from_secs(10));
+    /// ```
     ///
     /// # Panics
     ///

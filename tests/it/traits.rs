@@ -11,8 +11,8 @@ use mainstay::{
     ContextKind, Elapsed, Exception, ExceptionContext, ExceptionError, ExceptionGroup, Executor,
     GaveUp, GroupSummary, Handles, Interval, InvalidState, JoinError, JoinHandle, JoinSet,
     LocalHandle, Outcome, PanicLocation, Progress, Raced, RemoteHandle, ReportPolicy,
-    RestartPolicy, Sleep, Spawner, Stats, Stopped, Supervisor, TaskBuilder, TaskError, TaskGroup,
-    TaskId, TaskInfo, TaskState,
+    RestartPolicy, ShutdownReport, Sleep, Spawner, Stats, Stopped, Supervisor, TaskBuilder,
+    TaskError, TaskGroup, TaskId, TaskInfo, TaskState,
 };
 
 fn send_and_sync<T: Send + Sync + 'static>() {}
@@ -34,6 +34,7 @@ fn what_may_cross_threads_is_send_and_sync() {
     send_and_sync::<TaskState>();
     send_and_sync::<Stats>();
     send_and_sync::<Progress>();
+    send_and_sync::<ShutdownReport>();
     send_and_sync::<PanicLocation>();
     send_and_sync::<Closed<u8>>();
     send_and_sync::<Elapsed>();
@@ -75,6 +76,7 @@ fn everything_public_can_be_shown() {
     shown::<ContextKind>();
     shown::<ReportPolicy>();
     shown::<RemoteHandle<Cell<u8>>>();
+    shown::<ShutdownReport>();
     shown::<Sleep>();
     shown::<Interval>();
     shown::<TaskGroup>();
