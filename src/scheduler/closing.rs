@@ -13,7 +13,7 @@ impl Scheduler {
         // What was spawned elsewhere and never begun becomes a task that ends like the others.
         self.end_messages();
         self.take_cancels();
-        self.phase.set(Phase::Closed);
+        self.set_phase(Phase::Closed);
         // No host is to come back for an executor that is gone.
         self.arena.endpoint().set_host(None);
         self.tell_hook_panics();

@@ -75,6 +75,8 @@ pub(crate) struct Scheduler {
     stopping: Cell<bool>,
     fatal: RefCell<Option<Box<dyn Any + Send>>>,
     phase: Cell<Phase>,
+    /// The phase is another than `Open`: all that a spawn looks at, two instructions less than comparing.
+    not_open: Cell<bool>,
     /// Live tasks that have polled a `cancel_requested`.
     asking: Cell<usize>,
     /// Who waits, outside of any task, for a shutdown.
@@ -149,6 +151,7 @@ impl Scheduler {
             stopping: Cell::new(false),
             fatal: RefCell::new(None),
             phase: Cell::new(Phase::Open),
+            not_open: Cell::new(false),
             asking: Cell::new(0),
             outside: RefCell::default(),
             shutdowns: Cell::new(0),
@@ -216,7 +219,7 @@ impl Scheduler {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let aside = !self.arena.is_driven() || self.phase.get() != Phase::Open;
+        let aside = !self.arena.is_driven() || self.not_open.get();
         if aside {
             if self.takes_no_more() {
                 return self.refuse(gate, future);
@@ -231,6 +234,11 @@ impl Scheduler {
             self.spawned_aside(claim.task());
         }
         claim
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.not_open.set(phase != Phase::Open);
     }
 
     /// Whether the executor has been dropped, and only handles keep its remains.

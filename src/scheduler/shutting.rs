@@ -75,7 +75,7 @@ impl Scheduler {
         let before = self.ends();
         // What failed before did not fail by this.
         self.settle_all();
-        self.phase.set(Phase::ShuttingDown);
+        self.set_phase(Phase::ShuttingDown);
         self.shutdowns.set(self.shutdowns.get() + 1);
         let shutdown = Shutdown {
             scheduler: self,
@@ -134,7 +134,7 @@ impl Shutdown<'_> {
     fn next_round(&mut self) {
         self.rounds += 1;
         if self.rounds == MAX_ROUNDS {
-            self.scheduler.phase.set(Phase::Refusing);
+            self.scheduler.set_phase(Phase::Refusing);
         }
     }
 
@@ -172,7 +172,7 @@ impl Shutdown<'_> {
 
 impl Drop for Shutdown<'_> {
     fn drop(&mut self) {
-        self.scheduler.phase.set(Phase::Open);
+        self.scheduler.set_phase(Phase::Open);
         self.scheduler.afterlife.set(0);
     }
 }

@@ -268,6 +268,28 @@ fn one_that_moves_to_another_task_still_means_the_first() {
     assert!(fourth.is_cancelled());
 }
 
+// P3: what listens when its task ends is let go of, and a destructor that panics there is told.
+#[test]
+fn wakers_that_wait_for_a_task_that_ends_are_dropped_contained() {
+    quiet();
+    let ex = virtual_executor();
+    let recorder = Recorder::on(&ex);
+    let kept: Rc<RefCell<Option<Request>>> = Rc::default();
+    let slot = Rc::clone(&kept);
+    ex.spawn(async move {
+        let mut asked: Request = Box::pin(cancel_requested());
+        let waker = Waker::from(WakeCount::panicking_on_drop());
+        assert!(poll_with(&mut asked, &waker).is_pending());
+        *slot.borrow_mut() = Some(asked);
+    })
+    .detach();
+    ex.run_until_stalled();
+    assert_eq!(recorder.kinds(), [ContextKind::Destructor]);
+    let asked = kept.take();
+    drop(asked);
+    assert_eq!(shut_down(&ex, SECOND), ShutdownReport::default());
+}
+
 #[test]
 fn outside_of_a_running_executor_it_panics_at_its_first_poll() {
     let mut asked = Box::pin(cancel_requested());
@@ -610,6 +632,32 @@ fn earlier_failures_keep_their_kind() {
     drop(ex);
     assert_eq!(recorder.kinds(), [ContextKind::NeverRetrieved]);
     drop(unread);
+}
+
+// A tick's budget may leave what has failed to be told: that is told first.
+#[test]
+fn what_an_earlier_tick_has_left_is_no_failure_of_the_shutdown() {
+    quiet();
+    let ex = Executor::new();
+    let recorder = Recorder::on(&ex);
+    let guard = DropLog::new()
+        .guard("victim")
+        .panics("boom in a destructor");
+    let victim = ex.spawn(async move {
+        let _guard = guard;
+        pending::<()>().await;
+    });
+    ex.run_until_stalled();
+    victim.add_done_callback(|_| {});
+    ex.spawn(async move {
+        victim.cancel();
+        panic_any(Boom("too"));
+    })
+    .detach();
+    ex.tick(1);
+    assert_eq!(recorder.len(), 1, "the other one waits for its turn");
+    assert_eq!(shut_down(&ex, SECOND), ShutdownReport::default());
+    assert_eq!(recorder.kinds(), [ContextKind::TaskFailed; 2]);
 }
 
 #[test]
