@@ -736,6 +736,20 @@ fn re_spawners_are_refused_after_a_hundred_rounds() {
     assert_eq!(ex.block_on(after).unwrap(), 7, "that is over");
 }
 
+// Nobody asked, and somebody spawns in every pass: newcomers have their pass, a hundred times.
+#[test]
+fn a_task_that_spawns_for_ever_and_never_asks_is_cut_off() {
+    let ex = Executor::new();
+    ex.spawn(async {
+        loop {
+            spawn(pending::<()>()).detach();
+            yield_now().await;
+        }
+    })
+    .detach();
+    assert_ends(shut_down(&ex, Duration::MAX), 0, 0, 1, 101);
+}
+
 // A chain of tasks is no endless one as long as one that was there before is live.
 #[test]
 fn a_server_that_drains_may_spawn_as_often_as_it_needs() {
@@ -804,6 +818,9 @@ fn destructors_that_spawn_for_ever_are_cut_off() {
         assert!(count.get() > 1_000_000);
         assert_eq!(recorder.kinds(), [ContextKind::Destructor]);
         assert_eq!(ex.stats().reports, 1);
+        // That is over: a later shutdown refuses in its own turn.
+        ex.spawn(respawn(Rc::default())).detach();
+        assert_ends(shut_down(&ex, SECOND), 101, 0, 1, 0);
         // What was leaked holds nothing up.
         assert_eq!(ex.block_on(ex.spawn(async { 7 })).unwrap(), 7);
     }
