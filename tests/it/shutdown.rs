@@ -9,13 +9,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use mainstay::{
-    ContextKind, Executor, JoinHandle, LocalHandle, ReportPolicy, ShutdownReport, cancel_requested,
-    run, sleep, spawn, spawn_fallible, timeout, yield_now,
+    Completion, ContextKind, Executor, JoinHandle, LocalHandle, ReportPolicy, ShutdownReport,
+    cancel_requested, run, sleep, spawn, spawn_fallible, timeout, yield_now,
 };
 
 use crate::support::{
     Boom, DropLog, Fault, Recorder, Trace, WakeCount, check_accounting, counting_waker, counts,
-    on_drop, panic_message, poll_once, poll_with, quiet,
+    on_drop, panic_message, poll_once, poll_with, quiet, yield_n,
 };
 
 type Request = Pin<Box<dyn Future<Output = ()>>>;
@@ -553,6 +553,28 @@ fn done_callbacks_run() {
     trace.assert(&["asks: Returned", "does not: Cancelled"]);
 }
 
+// Also one that a destructor adds, at the very end, to a task that has finished: its outcome can be taken then.
+#[test]
+fn done_callbacks_that_destructors_add_run() {
+    let ex = virtual_executor();
+    let trace = Trace::new();
+    let finished = Rc::new(RefCell::new(ex.spawn(async { 7 })));
+    ex.run_until_stalled();
+    let (handle, log) = (Rc::clone(&finished), trace.clone());
+    let guard = on_drop(move || {
+        let call = move |_: &Completion<'_>| log.push("called");
+        handle.borrow().add_done_callback(call);
+    });
+    ex.spawn(async move {
+        let _guard = guard;
+        pending::<()>().await;
+    })
+    .detach();
+    shut_down(&ex, SECOND);
+    trace.assert(&["called"]);
+    assert_eq!(finished.borrow_mut().result().unwrap().unwrap(), 7);
+}
+
 // Callbacks: those that are ready or due run, later ones are dropped, and their timers with them.
 #[test]
 fn callbacks_run_until_the_end_and_are_dropped_then() {
@@ -898,7 +920,7 @@ fn stop_ends_the_grace_at_once() {
         cancel_requested().await;
         sleep(SECOND).await;
         LocalHandle::current().stop();
-        sleep(SECOND).await;
+        yield_n(5).await;
     })
     .detach();
     let start = ex.now();
