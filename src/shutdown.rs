@@ -212,8 +212,7 @@ pub fn run<F: Future>(root: F) -> F::Output {
         },
         Err(panic) => Some(panic.into_payload()),
     };
-    // One that came second.
-    ex.scheduler().drop_stop();
+    // A payload that came second is reported by this.
     drop(ex);
     match fatal {
         Some(payload) => resume_unwind(payload),
