@@ -186,6 +186,9 @@ struct Held {
     callbacks: Vec<(CallbackId, Rc<Called>)>,
 }
 
+/// A `CancelOnDrop`, and whose.
+type CancelGuard = (Rc<Rec>, Box<dyn Any>);
+
 struct World {
     rng: Cell<u64>,
     /// Faults, in percent.
@@ -204,7 +207,7 @@ struct World {
     closed: [Cell<bool>; 2],
     recs: RefCell<Vec<Rc<Rec>>>,
     handles: RefCell<Vec<Held>>,
-    on_drop: RefCell<Vec<(Rc<Rec>, Box<dyn Any>)>>,
+    on_drop: RefCell<Vec<CancelGuard>>,
     cancels: RefCell<Vec<CancelHandle>>,
     wakers: RefCell<Vec<(Waker, Arc<AtomicBool>)>>,
     calls: RefCell<Vec<(CallHandle, Rc<Called>)>>,

@@ -144,7 +144,7 @@ impl Shutdown<'_> {
         let in_time = scheduler.ends();
         loop {
             for task in scheduler.arena.live() {
-                let held = scheduler.arena.is_claimed(task);
+                let held = scheduler.is_held(task);
                 scheduler.cancel(task, held.then(|| Box::from(SHUT_DOWN)));
                 scheduler.settle_all();
             }
