@@ -1,8 +1,9 @@
 //! How a task ended, as done callbacks see it; and the side record that holds them.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -215,19 +216,36 @@ pub(crate) struct Membership {
     pub(crate) group: Rc<dyn Group>,
     pub(crate) tag: usize,
     /// How many ask whether they are to end: the task itself, and each group whose members are its own.
-    pub(crate) asking: usize,
+    asking: Cell<usize>,
 }
 
 impl Membership {
-    /// Counts one more that asks, or (`false`) one less. Gives the group if that begins or ends the member's asking.
-    pub(crate) fn count_asking(&mut self, asks: bool) -> Option<Rc<dyn Group>> {
-        self.asking = match (asks, self.asking) {
-            (true, asking) => asking + 1,
+    pub(crate) fn new(group: Rc<dyn Group>, tag: usize) -> Self {
+        Membership {
+            group,
+            tag,
+            asking: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asking.get() > 0
+    }
+
+    /// Counts one more that asks, or (`false`) one less. Whether that begins or ends the member's asking.
+    pub(crate) fn count_asking(&self, asks: bool) -> bool {
+        match (asks, self.asking.get()) {
+            (true, asking) => self.asking.set(asking + 1),
             // It was discounted meanwhile.
-            (false, 0) => return None,
-            (false, asking) => asking - 1,
-        };
-        (self.asking == usize::from(asks)).then(|| Rc::clone(&self.group))
+            (false, 0) => return false,
+            (false, asking) => self.asking.set(asking - 1),
+        }
+        self.asking.get() == usize::from(asks)
+    }
+
+    /// Counts nobody any more, if the member is one of `group`. Whether it was asking.
+    pub(crate) fn discount(&self, group: &dyn Group) -> bool {
+        ptr::addr_eq(&*self.group, group) && self.asking.take() > 0
     }
 }
 
@@ -250,8 +268,6 @@ pub(crate) struct Extras {
     pub(crate) listeners: Option<Rc<RefCell<Listeners>>>,
     /// Shared with the task's `CancelHandle`s: [`FINISHED`], [`ASKED`].
     pub(crate) finished: Option<Arc<AtomicU8>>,
-    /// The group that it belongs to, until it has ended.
-    pub(crate) membership: Option<Membership>,
     /// The message of the failure that the group has taken.
     pub(crate) kept: Option<Box<str>>,
 }

@@ -380,20 +380,19 @@ impl<'env> TaskBuilder<'_, 'env> {
         let why = self.group.as_ref().and_then(|group| group.refusal());
         let mut claim = match why {
             Some(why) => scheduler.turn_away(self.gate, future, why),
-            None => scheduler.spawn_prepared::<F, J>(self.gate, future, location, |claim| {
-                if let Some(name) = &self.name {
-                    if let Some(record) = claim.extras() {
-                        record.borrow_mut().name = Some(Arc::clone(name));
+            None => {
+                scheduler.spawn_prepared::<F, J>(self.gate, self.group, future, location, |claim| {
+                    if let Some(name) = &self.name {
+                        if let Some(record) = claim.extras() {
+                            record.borrow_mut().name = Some(Arc::clone(name));
+                        }
                     }
-                }
-                if self.background {
-                    claim.set_background();
-                    scheduler.counters.background.add(1);
-                }
-                if let (Some(group), Some(task)) = (self.group, claim.task()) {
-                    scheduler.join_group(group, task);
-                }
-            }),
+                    if self.background {
+                        claim.set_background();
+                        scheduler.counters.background.add(1);
+                    }
+                })
+            }
         };
         if let Some(name) = self.name {
             claim.set_name(name);

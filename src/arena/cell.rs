@@ -3,7 +3,7 @@
 use std::alloc::Layout;
 use std::fmt::{Debug, Display};
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, needs_drop};
+use std::mem::{ManuallyDrop, MaybeUninit, needs_drop};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
@@ -74,9 +74,12 @@ union Body<F: Future> {
 
 /// A task in memory. `Header` first, so that a pointer to the one is a pointer to the other.
 #[repr(C)]
-pub(super) struct TaskCell<F: Future> {
+pub(super) struct TaskCell<F: Future, M = ()> {
     header: Header,
     body: Body<F>,
+    /// The place of a `Membership`, in cells of a group's members (`member.rs`). Last, so that the body's place is the same
+    /// in all cells of a future.
+    member: MaybeUninit<M>,
 }
 
 /// Where a cell keeps what its task failed by.
@@ -145,15 +148,17 @@ pub(super) struct VTable {
     pub(super) take_failure: unsafe fn(NonNull<Header>) -> Option<Owned>,
     /// Where `Held<T>` starts, from the header.
     pub(super) held_offset: usize,
+    /// Where the place of a `Membership` is, from the header, if there is one.
+    pub(super) member_offset: usize,
     pub(super) class: usize,
     pub(super) layout: Layout,
 }
 
-/// Makes the table of a future type and a way of judging its output.
-pub(super) struct Typed<F, J>(PhantomData<(F, J)>);
+/// Makes the table of a future type, a way of judging its output, and what else the cell has a place for.
+pub(super) struct Typed<F, J, M = ()>(PhantomData<(F, J, M)>);
 
-impl<F: Future, J: Judge<F::Output>> Typed<F, J> {
-    pub(super) const LAYOUT: Layout = Layout::new::<TaskCell<F>>();
+impl<F: Future, J: Judge<F::Output>, M> Typed<F, J, M> {
+    pub(super) const LAYOUT: Layout = Layout::new::<TaskCell<F, M>>();
     pub(super) const CLASS: usize = pages::class_of(Self::LAYOUT);
     pub(super) const VTABLE: &'static VTable = &VTable {
         poll: poll::<F, J>,
@@ -164,6 +169,7 @@ impl<F: Future, J: Judge<F::Output>> Typed<F, J> {
         take_also: take_also::<F>,
         take_failure: take_failure::<F, J>,
         held_offset: std::mem::offset_of!(TaskCell<F>, body),
+        member_offset: std::mem::offset_of!(TaskCell<F, M>, member),
         class: Self::CLASS,
         layout: Self::LAYOUT,
     };

@@ -10,8 +10,8 @@ use crate::unwind::{Panic, bury, catch};
 
 use super::record::{info_of, make_extras, reference};
 use super::slots::{
-    ASKS, BACKGROUND, BORROWS, CALL, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, PINNED, READ,
-    STORED, TOLD,
+    ASKS, BACKGROUND, BORROWS, CALL, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, MEMBER, PINNED,
+    READ, STORED, TOLD,
 };
 use super::{Arena, Dropped, TaskRef};
 
@@ -32,7 +32,7 @@ impl End {
 #[must_use = "a task that is neither published nor pinned keeps its slot for ever"]
 pub(crate) struct Ended<'a> {
     arena: &'a Arena,
-    slot: NonNull<Header>,
+    pub(super) slot: NonNull<Header>,
 }
 
 impl<'a> Ended<'a> {
@@ -45,7 +45,7 @@ impl<'a> Ended<'a> {
     }
 
     #[inline]
-    fn header(&self) -> &Header {
+    pub(super) fn header(&self) -> &Header {
         // SAFETY: PINNED keeps the slot occupied (A3), and the arena is borrowed.
         unsafe { self.slot.as_ref() }
     }
@@ -58,10 +58,10 @@ impl<'a> Ended<'a> {
     /// Whether nothing has to be done but waking a task: no failure, no callback, no foreign awaiter, nothing to count.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        !self
-            .header()
-            .has(FAILED | EXTRAS | BACKGROUND | CALL | ASKS)
+        !self.header().has(Self::UNPLAIN)
     }
+
+    pub(super) const UNPLAIN: u32 = FAILED | EXTRAS | BACKGROUND | CALL | ASKS | MEMBER;
 
     /// Makes the outcome of a [plain](Self::is_plain) task takeable, or frees the slot if nobody can take it.
     #[inline]
@@ -94,7 +94,7 @@ impl<'a> Ended<'a> {
 #[must_use = "a pinned outcome cannot be taken until it is published"]
 pub(crate) struct Pinned {
     arena: Rc<Arena>,
-    slot: NonNull<Header>,
+    pub(super) slot: NonNull<Header>,
     /// The pin was given back; the slot may be another task's, or gone.
     settled: bool,
     /// The handle that named the output's type is being dropped up the stack.

@@ -35,6 +35,7 @@ pub(crate) mod claim;
 pub(crate) mod driven;
 pub(crate) mod ended;
 pub(crate) mod front;
+mod member;
 pub(crate) mod owner;
 mod pages;
 mod queue;
@@ -68,7 +69,7 @@ use record::{info_of, make_extras, reference, take_extras};
 use roots::Root;
 use slots::{
     BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, HELD_BACK, Header, LATE, MAX_ID,
-    PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT,
+    MEMBER, PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT,
 };
 
 /// Ids are handed out in blocks, so that a spawn is not an atomic operation.
@@ -248,7 +249,13 @@ impl Arena {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let slot = self.occupy::<F, J>(gate, id, future, QUEUED | CLAIMED, location);
+        let slot = self.occupy::<F, J, ()>(gate, id, future, QUEUED | CLAIMED, location);
+        self.enter(slot)
+    }
+
+    /// Puts a new task into the run queue, and makes the claim to it.
+    #[inline]
+    fn enter<T>(&self, slot: NonNull<Header>) -> Claim<T> {
         self.front.queue.push(slot);
         let held = self.held.get();
         if held == 0 {
@@ -271,7 +278,7 @@ impl Arena {
         F: Future<Output = ()> + 'env,
     {
         let id = self.next_id();
-        let slot = self.occupy::<F, Plain>(gate, id, future, CALL, location);
+        let slot = self.occupy::<F, Plain, ()>(gate, id, future, CALL, location);
         // SAFETY: just occupied.
         let header = unsafe { slot.as_ref() };
         if ready {
@@ -282,7 +289,7 @@ impl Arena {
 
     #[inline]
     #[track_caller]
-    fn occupy<'env, F, J>(
+    fn occupy<'env, F, J, M>(
         &self,
         gate: Gate<'env>,
         id: u64,
@@ -297,10 +304,10 @@ impl Arena {
         if gate.serial != self.serial {
             foreign_gate();
         }
-        let class = Typed::<F, J>::CLASS;
+        let class = Typed::<F, J, M>::CLASS;
         let slot = self
             .pages
-            .take(class, Typed::<F, J>::LAYOUT, &self.front, self.endpoint);
+            .take(class, Typed::<F, J, M>::LAYOUT, &self.front, self.endpoint);
         // SAFETY: `take` gave a vacant slot of this type's class. The gate is of this arena: either `F: 'static`, or its
         // owner's 'env outlives every time at which the owner is borrowed (`Driven`) and its drop, and BORROWS, which
         // is in the gate's flags, keeps the future untouched at other times (A5).
@@ -316,7 +323,7 @@ impl Arena {
             self.executor(),
             id,
             gate.flags | dedicated | flags,
-            Typed::<F, J>::VTABLE,
+            Typed::<F, J, M>::VTABLE,
             location,
         );
         slot
@@ -538,14 +545,6 @@ impl Arena {
         header.has(EXTRAS).then(|| make_extras(header))
     }
 
-    /// Keeps a task that has just been spawned from being polled until it is [released](Self::release_held).
-    pub(crate) fn hold_back(&self, task: TaskRef) {
-        if let Some(slot) = self.find(task) {
-            // SAFETY: found alive.
-            unsafe { slot.as_ref() }.set(HELD_BACK);
-        }
-    }
-
     /// Lets a task run that was held back: it is ready.
     pub(crate) fn release_held(&self, task: TaskRef) {
         if let Some(slot) = self.find(task) {
@@ -616,8 +615,8 @@ impl Arena {
         debug_assert!(
             flags & ENDED != 0 && flags & (STORED | CLAIMED | PINNED | RUNNING | VACANT) == 0
         );
-        if flags & EXTRAS != 0 {
-            self.drop_extras(header);
+        if flags & (EXTRAS | MEMBER) != 0 {
+            self.drop_extras(slot);
         }
         header.key.set(Key::vacant(header.index()));
         header
@@ -638,8 +637,10 @@ impl Arena {
     }
 
     #[cold]
-    fn drop_extras(&self, header: &Header) {
-        let record = take_extras(header);
+    fn drop_extras(&self, slot: NonNull<Header>) {
+        self.drop_membership(slot);
+        // SAFETY: the caller holds an occupied slot.
+        let record = take_extras(unsafe { slot.as_ref() });
         // Callbacks and a foreign awaiter were taken out before (by the token, under `catch`); what remains is ours.
         drop(record);
     }

@@ -71,6 +71,8 @@ pub(super) const LISTENS: u32 = 1 << 21;
 pub(super) const SHED: u32 = 1 << 18;
 /// A member of a group that has too many running: not polled until it is released.
 pub(super) const HELD_BACK: u32 = 1 << 22;
+/// The cell holds a `Membership`: the task belongs to a group.
+pub(super) const MEMBER: u32 = 1 << 23;
 /// Nobody lives here.
 pub(super) const VACANT: u32 = 1 << 15;
 /// No task but a driver's root: it has no future here and is never queued (`ENDED`).
@@ -83,7 +85,7 @@ const _: () = {
     let all = [
         QUEUED, RUNNING, ENDED, PINNED, CLAIMED, STORED, FAILED, CANCELLED, CANCEL, BORROWS,
         EXTRAS, TOLD, READ, BACKGROUND, DEDICATED, CALL, LATE, REQUESTED, ASKS, LISTENS, SHED,
-        HELD_BACK, VACANT, ROOT, WOKEN,
+        HELD_BACK, MEMBER, VACANT, ROOT, WOKEN,
     ];
     let (mut seen, mut at) = (0, 0);
     while at < all.len() {

@@ -57,6 +57,8 @@ impl Scheduler {
                     unreachable!("only a key is awaited without a side record")
                 }
             }
+        } else if ended.is_plain_member() {
+            self.plain_member_ended(ended);
         } else {
             self.ended_aside(ended);
         }
@@ -88,7 +90,7 @@ impl Scheduler {
         }
         let record = self.arena.extras_if_any(pinned.task());
         let woken = match pinned.end() {
-            End::Failed => self.member_failed(record.as_deref(), &pinned),
+            End::Failed => self.member_failed(&pinned),
             End::Returned | End::Cancelled => None,
         };
         if let Some(finished) = record
@@ -117,7 +119,7 @@ impl Scheduler {
         let (task, info) = (pinned.task(), pinned.info());
         let left = self.leave_group(&mut pinned, &info);
         self.publish(pinned, &info);
-        self.wake_left(left, &info);
+        self.wake_left(left, Some(&info));
         if !queue.is_empty() {
             self.push(Item::Calls(Calls {
                 task: Some(task),
@@ -369,7 +371,7 @@ impl Scheduler {
         }
         self.tell_also(also, Some(info));
         self.publish(pinned, info);
-        self.wake_left(left, info);
+        self.wake_left(left, Some(info));
     }
 
     /// Makes the one report of a failed task, to a handler of its group's or else to the executor's.

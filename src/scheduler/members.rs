@@ -1,16 +1,15 @@
 //! Members of groups: how they join, and what becomes of their failures.
 
-use std::cell::RefCell;
-use std::ptr;
 use std::rc::Rc;
 
 use crate::arena::TaskRef;
-use crate::arena::ended::Pinned;
-use crate::completion::{Awaiter, Custody, End, Extras, Group, KeptFailure, Membership};
+use crate::arena::ended::{Ended, Pinned};
+use crate::completion::{Awaiter, Custody, End, Group, KeptFailure, Membership};
 use crate::exception::Owned;
 use crate::report::{ContextKind, ExceptionContext, Installed};
 use crate::task::{TaskId, TaskInfo};
 use crate::unwind::{catch_drop, guarded};
+use crate::waker;
 
 use super::Scheduler;
 use super::ending::Item;
@@ -23,45 +22,36 @@ pub(super) struct Left {
 }
 
 impl Scheduler {
-    /// Makes a task that is being spawned a member of a group.
-    pub(crate) fn join_group(&self, group: Rc<dyn Group>, task: TaskRef) {
-        let admission = group.admit(task.id, task.index);
-        if admission.held_back {
-            self.arena.hold_back(task);
-        }
-        if let Some(record) = self.arena.extras(task) {
-            record.borrow_mut().membership = Some(Membership {
-                group,
-                tag: admission.tag,
-                asking: 0,
-            });
-        }
-        if admission.requested {
-            // Nobody listens yet.
-            let _ = self.arena.request(task);
-        }
-    }
-
     /// A task has begun to ask whether it is to end, or no longer does: so do those above it whose members it is among.
     pub(crate) fn note_asking(&self, task: TaskRef, asks: bool) {
         let mut next = Some(task);
         while let Some(task) = next {
-            let record = self.arena.extras_if_any(task);
-            let changed = record.and_then(|record| {
-                let membership = &mut record.borrow_mut().membership;
-                membership.as_mut()?.count_asking(asks)
-            });
+            let changed = self.arena.count_asking(task, asks);
             next = changed.and_then(|group| above(group.asks(asks)));
         }
     }
 
+    /// A member of a group has ended of which there is nothing to tell.
+    pub(super) fn plain_member_ended(&self, ended: Ended<'_>) {
+        let end = ended.end();
+        self.counters.live.sub(1);
+        match end {
+            End::Returned => self.counters.returned.add(1),
+            End::Cancelled => self.counters.cancelled.add(1),
+            End::Failed => unreachable!("a failure is not plain"),
+        }
+        let left = ended
+            .take_membership()
+            .map(|membership| self.leave(membership, end, None));
+        if let Awaiter::Key(key) = ended.publish() {
+            waker::wake_key(key);
+        }
+        self.wake_left(left, None);
+    }
+
     /// A task has failed: its group is told, if it has one.
-    pub(super) fn member_failed(
-        &self,
-        record: Option<&RefCell<Extras>>,
-        pinned: &Pinned,
-    ) -> Option<(Awaiter, TaskInfo)> {
-        let group = group_of(record)?;
+    pub(super) fn member_failed(&self, pinned: &Pinned) -> Option<(Awaiter, TaskInfo)> {
+        let group = pinned.group()?;
         Some((group.failed(), pinned.info()))
     }
 
@@ -73,8 +63,9 @@ impl Scheduler {
 
     /// Makes the report that is due as soon as a task has failed, before its callbacks run.
     pub(super) fn report_at_failure(&self, pinned: &Pinned, info: &TaskInfo) {
-        let record = self.arena.extras_if_any(pinned.task());
-        let custody = group_of(record.as_deref()).map_or(Custody::Policy, |group| group.custody());
+        let custody = pinned
+            .group()
+            .map_or(Custody::Policy, |group| group.custody());
         match custody {
             Custody::Policy => {
                 if let Some(kind) = self.kind_at_failure() {
@@ -106,39 +97,38 @@ impl Scheduler {
 
     /// No longer counts a member of `group`, or those below it, as one that asks: it waits for the group's end itself.
     pub(crate) fn discount_asking(&self, task: TaskRef, group: &dyn Group) {
-        let Some(record) = self.arena.extras_if_any(task) else {
-            return;
-        };
-        let asked = match &mut record.borrow_mut().membership {
-            Some(membership) if ptr::addr_eq(&*membership.group, group) => {
-                std::mem::take(&mut membership.asking) > 0
-            }
-            _ => false,
-        };
-        if asked {
-            if let Some(above) = above(group.asks(false)) {
-                self.note_asking(above, false);
-            }
+        if self.arena.discount_asking(task, group) {
+            self.asks_no_more(group);
+        }
+    }
+
+    fn asks_no_more(&self, group: &dyn Group) {
+        if let Some(task) = above(group.asks(false)) {
+            self.note_asking(task, false);
         }
     }
 
     /// Ends a task's membership, if it has one: its callbacks have run, and its outcome is about to be published. The
     /// failure passes to a group that keeps failures.
     pub(super) fn leave_group(&self, pinned: &mut Pinned, info: &TaskInfo) -> Option<Left> {
-        let record = self.arena.extras_if_any(pinned.task())?;
-        let Membership { group, tag, asking } = record.borrow_mut().membership.take()?;
-        if asking > 0 {
-            if let Some(task) = above(group.asks(false)) {
-                self.note_asking(task, false);
-            }
-        }
-        let end = pinned.end();
+        let group = pinned.group()?;
         let mut failure = None;
-        if end == End::Failed && !pinned.is_told() {
-            failure = self.pass_failure(pinned, info, &record, &*group);
+        if pinned.end() == End::Failed && !pinned.is_told() {
+            failure = self.pass_failure(pinned, info, &*group);
         }
-        let awaiter = group.concluded(tag, end, failure);
-        Some(Left { awaiter, group })
+        let membership = pinned.take_membership()?;
+        Some(self.leave(membership, pinned.end(), failure))
+    }
+
+    fn leave(&self, membership: Membership, end: End, failure: Option<KeptFailure>) -> Left {
+        if membership.is_asking() {
+            self.asks_no_more(&*membership.group);
+        }
+        let awaiter = membership.group.concluded(membership.tag, end, failure);
+        Left {
+            awaiter,
+            group: membership.group,
+        }
     }
 
     /// Moves a failure to the group, if it still wants it; reports what was not reported for the group's sake, if it does
@@ -147,7 +137,6 @@ impl Scheduler {
         &self,
         pinned: &mut Pinned,
         info: &TaskInfo,
-        record: &RefCell<Extras>,
         group: &dyn Group,
     ) -> Option<KeptFailure> {
         let mut custody = group.custody();
@@ -155,7 +144,9 @@ impl Scheduler {
             let message = pinned
                 .exception()
                 .map(|exception| guarded(|| exception.message().into_owned()).into());
-            record.borrow_mut().kept = message;
+            if let Some(record) = self.arena.extras(pinned.task()) {
+                record.borrow_mut().kept = message;
+            }
             // The group may have ended while the error was formatted.
             custody = group.custody();
         }
@@ -182,15 +173,15 @@ impl Scheduler {
     }
 
     /// The outcome is published: whoever waits for the member's end may come.
-    pub(super) fn wake_left(&self, left: Option<Left>, info: &TaskInfo) {
+    pub(super) fn wake_left(&self, left: Option<Left>, info: Option<&TaskInfo>) {
         let Some(Left { awaiter, group }) = left else {
             return;
         };
-        self.wake(awaiter, Some(info));
+        self.wake(awaiter, info);
         // It may be the last owner.
         // User code: Drop of what users gave the group (an exception handler).
         if let Err(panic) = catch_drop(group) {
-            self.tell_destructor(panic, Some(info));
+            self.tell_destructor(panic, info);
         }
     }
 
@@ -250,12 +241,4 @@ pub(crate) fn report_of(failure: &KeptFailure) -> ExceptionContext<'_> {
 
 fn above(task: Option<(TaskId, u32)>) -> Option<TaskRef> {
     task.map(|(id, index)| TaskRef { id, index })
-}
-
-fn group_of(record: Option<&RefCell<Extras>>) -> Option<Rc<dyn Group>> {
-    let record = record?.borrow();
-    record
-        .membership
-        .as_ref()
-        .map(|membership| Rc::clone(&membership.group))
 }

@@ -32,7 +32,7 @@ use crate::arena::cell::Judge;
 use crate::arena::claim::Claim;
 use crate::arena::owner::Gate;
 use crate::arena::{Arena, TaskRef};
-use crate::completion::{CallbackId, Owed};
+use crate::completion::{CallbackId, Group, Owed};
 use crate::exception::Exception;
 use crate::home;
 use crate::listeners::Listeners;
@@ -201,16 +201,17 @@ impl Scheduler {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        self.spawn_prepared::<F, J>(gate, future, location, |_| {})
+        self.spawn_prepared::<F, J>(gate, None, future, location, |_| {})
     }
 
-    /// [`spawn`](Self::spawn), with something to be done to the task before any user code can know of it. `prepare` calls
-    /// none.
+    /// [`spawn`](Self::spawn), into a group if there is one, with something to be done to the task before any user code can
+    /// know of it. `prepare` calls none.
     #[inline]
     #[track_caller]
     pub(crate) fn spawn_prepared<'env, F, J>(
         &self,
         gate: Gate<'env>,
+        group: Option<Rc<dyn Group>>,
         future: F,
         location: &'static Location<'static>,
         prepare: impl FnOnce(&Claim<F::Output>),
@@ -226,7 +227,12 @@ impl Scheduler {
             }
             self.arena.take_remote_wakes_between_drives();
         }
-        let claim = self.arena.insert::<F, J>(gate, future, location);
+        let claim = match group {
+            None => self.arena.insert::<F, J>(gate, future, location),
+            Some(group) => self
+                .arena
+                .insert_member::<F, J>(gate, group, future, location),
+        };
         self.counters.spawned.add(1);
         self.counters.live.add(1);
         prepare(&claim);
