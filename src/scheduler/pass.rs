@@ -72,10 +72,15 @@ impl Scheduler {
                     break;
                 }
             }
-            left -= since(counted);
+            let made = since(counted);
+            left -= made;
             counted = polls();
             if let Some(task) = driven.rest() {
                 self.bury(driven, task);
+            }
+            if made == 0 {
+                // Nothing but entries of tasks that have gone: it was nobody's turn.
+                continue;
             }
             if self.has_items() {
                 // Also what ended by the hand of the task that was just polled.

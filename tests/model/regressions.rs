@@ -38,5 +38,38 @@ pub(crate) fn all() -> Vec<Program> {
             ],
             &[Step::Do(2), Step::UntilStalled],
         ),
+        // What is still to be told when a tick's budget is used up is told after the next poll, also if a task that was
+        // cancelled was to be polled before it.
+        program(
+            false,
+            &[
+                (
+                    &[Op::Spawn {
+                        script: 1,
+                        fallible: true,
+                    }],
+                    &[],
+                ),
+                (
+                    &[
+                        Op::Spawn {
+                            script: 4,
+                            fallible: true,
+                        },
+                        Op::Spawn {
+                            script: 2,
+                            fallible: true,
+                        },
+                        Op::AddCallback { task: 1, script: 3 },
+                        Op::Cancel(1),
+                    ],
+                    &[],
+                ),
+                (&[], &[]),
+                (&[Op::Panic], &[]),
+                (&[], &[]),
+            ],
+            &[Step::Do(0), Step::Tick(1), Step::Tick(2)],
+        ),
     ]
 }
