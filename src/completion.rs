@@ -254,6 +254,17 @@ pub(crate) const FINISHED: u8 = 1;
 /// A cancel from another thread, or from between two drives, is on its way; there need be only one.
 pub(crate) const ASKED: u8 = 2;
 
+/// What debug mode notes of a task.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) polls: u64,
+    pub(crate) parent: Option<TaskId>,
+    /// The task, with its slot, whose handle was pending when this task asked it in its latest poll.
+    pub(crate) awaiting: Option<(TaskId, u32)>,
+    /// A `Result` into which nobody looks.
+    pub(crate) overlooked: bool,
+}
+
 /// What few tasks have. Allocated when the first of these is needed.
 #[derive(Default)]
 pub(crate) struct Extras {
@@ -270,6 +281,8 @@ pub(crate) struct Extras {
     pub(crate) finished: Option<Arc<AtomicU8>>,
     /// The message of the failure that the group has taken.
     pub(crate) kept: Option<Box<str>>,
+    /// In debug mode only, and then always.
+    pub(crate) notes: Option<Box<Notes>>,
 }
 
 impl Extras {

@@ -585,17 +585,24 @@ impl<'env> Executor<'env> {
             let mut root = pin!(Some(root));
             // After a polite stop: a root that was woken in the last pass has one more poll to be ready.
             let mut last = false;
+            let timed = self.scheduler.is_debugging();
             let result = loop {
                 // A fatal stop beats the root, which is dropped with all that it has.
                 let beaten = last && self.scheduler.has_fatal();
                 if !beaten && slot.take_woken() {
                     let waker = waker::borrowed(slot.key());
                     let mut cx = Context::from_waker(&waker);
+                    if timed {
+                        self.scheduler.root_begins();
+                    }
                     // User code: the root's poll.
                     let polled = catch(|| match root.as_mut().as_pin_mut() {
                         Some(root) => root.poll(&mut cx),
                         None => Poll::Pending,
                     });
+                    if timed {
+                        self.scheduler.root_ends(what);
+                    }
                     self.scheduler.settle();
                     match polled {
                         Ok(Poll::Pending) => {}

@@ -385,12 +385,27 @@ impl<T> JoinHandle<T> {
         let Some(record) = self.claim.extras() else {
             return;
         };
-        let old = std::mem::replace(&mut record.borrow_mut().awaiter, awaiter);
+        let (old, noted) = {
+            let mut record = record.borrow_mut();
+            let old = std::mem::replace(&mut record.awaiter, awaiter);
+            (old, record.notes.is_some())
+        };
+        if noted {
+            self.note_awaiting();
+        }
         // User code: Drop of a foreign waker.
         if let Err(panic) = catch_drop(old) {
             if let Some(scheduler) = self.scheduler() {
                 scheduler.tell_destructor(panic, None);
             }
+        }
+    }
+
+    /// Notes, in debug mode, what the running task waits for.
+    #[cold]
+    fn note_awaiting(&self) {
+        if let (Some(scheduler), Some(task)) = (driving::current(), self.claim.task()) {
+            scheduler.note_awaiting(task);
         }
     }
 
@@ -400,7 +415,9 @@ impl<T> JoinHandle<T> {
             .claim
             .extras()
             .is_some_and(|record| record.borrow().awaiter.is_foreign(waker));
-        if !known {
+        if known {
+            self.note_awaiting();
+        } else {
             // User code: clone of a foreign waker. A panic is that of whoever polls this handle.
             let waker = waker.clone();
             self.set_awaiter(Awaiter::Foreign(waker));
@@ -459,6 +476,9 @@ impl<T> JoinHandle<T> {
     #[cold]
     fn drop_aside(&mut self) {
         let scheduler = self.scheduler();
+        if let (Some(scheduler), Some(task)) = (&scheduler, self.claim.task()) {
+            scheduler.hint_overlooked(task);
+        }
         // User code: Drop of a foreign waker.
         if let Err(panic) = catch_drop(self.claim.take_awaiter()) {
             if let Some(scheduler) = &scheduler {

@@ -465,10 +465,20 @@ fn text(context: &ExceptionContext<'_>) -> String {
     text
 }
 
-/// Writes one record; one line on stderr if the logger fails.
+/// Writes one error record.
 pub(crate) fn write_record(text: &str) {
+    write(log::Level::Error, text);
+}
+
+/// Writes one record of what is no failure: debug mode's.
+pub(crate) fn write_warning(text: &str) {
+    write(log::Level::Warn, text);
+}
+
+/// Writes one record; one line on stderr if the logger fails.
+fn write(level: log::Level, text: &str) {
     // User code: the logger.
-    if let Err(panic) = catch(|| log::error!(target: "mainstay", "{text}")) {
+    if let Err(panic) = catch(|| log::log!(target: "mainstay", level, "{text}")) {
         // Whether even this fails, nobody is left to be told.
         let written = writeln!(
             std::io::stderr(),

@@ -85,7 +85,41 @@ impl Name {
     }
 }
 
+/// What only debug mode knows of a task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traced {
+    pub(crate) polls: u64,
+    pub(crate) parent: Option<TaskId>,
+    pub(crate) awaiting: Option<TaskId>,
+}
+
 /// A snapshot of a task: who it is, where it was spawned, what it was doing.
+///
+/// From [`Executor::tasks`](crate::Executor::tasks), [`current_task`](crate::current_task), reports, done callbacks and
+/// hooks. It stays as it is, whatever becomes of the task.
+///
+/// Three more answers need [debug mode](crate::Builder::debug):
+///
+/// ```
+/// use mainstay::Executor;
+///
+/// let ex = Executor::builder().debug(true).build();
+/// # ex.set_exception_handler(|_, _| {}); // both are destroyed at the end
+/// ex.block_on(async {
+///     let waiter = mainstay::spawn(async {
+///         let worker = mainstay::spawn(std::future::pending::<()>());
+///         worker.await
+///     });
+///     mainstay::yield_now().await;
+///     mainstay::yield_now().await;
+///     let tasks = ex.tasks();
+///     let [waiting, worker] = tasks.as_slice() else { unreachable!() };
+///     assert_eq!(waiting.id(), waiter.id());
+///     assert_eq!(waiting.awaiting(), Some(worker.id()));
+///     assert_eq!(worker.parent(), Some(waiting.id()));
+///     assert_eq!(worker.polls(), 1);
+/// });
+/// ```
 #[doc(alias = "all_tasks")]
 #[derive(Clone)]
 pub struct TaskInfo {
@@ -93,6 +127,7 @@ pub struct TaskInfo {
     name: Name,
     location: &'static Location<'static>,
     state: TaskState,
+    traced: Option<Traced>,
 }
 
 impl TaskInfo {
@@ -107,7 +142,14 @@ impl TaskInfo {
             name,
             location,
             state,
+            traced: None,
         }
+    }
+
+    /// Adds what debug mode knows.
+    pub(crate) fn with_traced(mut self, traced: Traced) -> Self {
+        self.traced = Some(traced);
+        self
     }
 
     /// The task's id.
@@ -131,16 +173,46 @@ impl TaskInfo {
     pub fn state(&self) -> TaskState {
         self.state
     }
+
+    /// How often it had been polled, counting the poll that was being made. Always 0 outside of
+    /// [debug mode](crate::Builder::debug).
+    pub fn polls(&self) -> u64 {
+        self.traced.map_or(0, |traced| traced.polls)
+    }
+
+    /// The task that spawned it, also one that has ended by now. `None` if no task did (the root, a callback, a handler,
+    /// another thread, or code between two drives), and always outside of [debug mode](crate::Builder::debug).
+    pub fn parent(&self) -> Option<TaskId> {
+        self.traced?.parent
+    }
+
+    /// The task that it was waiting for: that whose [`JoinHandle`](crate::JoinHandle) it asked in its latest poll, and
+    /// which had not ended. Of several, the one asked last. A chain of these that comes back to where it began is a
+    /// deadlock.
+    ///
+    /// `None` when the handle is gone, for tasks of other executors, and always outside of
+    /// [debug mode](crate::Builder::debug). A task that gives up waiting and keeps the handle is shown as waiting until it is
+    /// polled again. A combinator that asks only those handles that were woken hides the others.
+    pub fn awaiting(&self) -> Option<TaskId> {
+        self.traced?.awaiting
+    }
 }
 
 impl fmt::Debug for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskInfo")
+        let mut shown = f.debug_struct("TaskInfo");
+        shown
             .field("id", &self.id.0)
             .field("name", &self.name())
             .field("location", &format_args!("{}", self.location))
-            .field("state", &self.state)
-            .finish()
+            .field("state", &self.state);
+        if let Some(traced) = self.traced {
+            shown
+                .field("polls", &traced.polls)
+                .field("parent", &traced.parent)
+                .field("awaiting", &traced.awaiting);
+        }
+        shown.finish()
     }
 }
 

@@ -17,6 +17,9 @@ use super::slots::{CANCEL, CLAIMED, Header, STORED};
 
 /// Decides what output counts as a failure.
 pub(crate) trait Judge<T> {
+    /// Whether it looks at all.
+    const LOOKS: bool;
+
     fn failure(value: &T) -> Option<&(dyn AnyError + 'static)>;
 
     /// The failure by itself, or the value if it is none.
@@ -32,6 +35,8 @@ pub(crate) enum Plain {}
 pub(crate) enum Fallible {}
 
 impl<T> Judge<T> for Plain {
+    const LOOKS: bool = false;
+
     #[inline]
     fn failure(_: &T) -> Option<&(dyn AnyError + 'static)> {
         None
@@ -43,6 +48,8 @@ impl<T> Judge<T> for Plain {
 }
 
 impl<T, E: Display + Debug + 'static> Judge<Result<T, E>> for Fallible {
+    const LOOKS: bool = true;
+
     #[inline]
     fn failure(value: &Result<T, E>) -> Option<&(dyn AnyError + 'static)> {
         value

@@ -48,6 +48,26 @@ impl Ready<'_> {
         // SAFETY: a ready slot is occupied, and not vacated before it is polled.
         unsafe { self.slot.as_ref() }.key.get()
     }
+
+    pub(crate) fn task(&self) -> TaskRef {
+        // SAFETY: as in `key`.
+        reference(unsafe { self.slot.as_ref() })
+    }
+
+    /// Runs user code before the poll. The task counts as being on the poll stack, so that it is still there afterwards.
+    pub(crate) fn keep_while<R>(&self, user: impl FnOnce() -> R) -> R {
+        struct Kept<'a>(&'a Header);
+        impl Drop for Kept<'_> {
+            fn drop(&mut self) {
+                self.0.clear(RUNNING);
+            }
+        }
+        // SAFETY: as in `key`; and while RUNNING nobody destroys it.
+        let header = unsafe { self.slot.as_ref() };
+        header.set(RUNNING);
+        let _kept = Kept(header);
+        user()
+    }
 }
 
 impl Drop for Ready<'_> {

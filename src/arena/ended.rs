@@ -11,7 +11,7 @@ use crate::unwind::{Panic, bury, catch};
 use super::record::{info_of, make_extras, reference};
 use super::slots::{
     ASKS, BACKGROUND, BORROWS, CALL, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, MEMBER, PINNED,
-    READ, STORED, TOLD,
+    READ, STORED, TOLD, WATCHED,
 };
 use super::{Arena, Dropped, TaskRef};
 
@@ -55,13 +55,14 @@ impl<'a> Ended<'a> {
         End::of(self.header().flags.get())
     }
 
-    /// Whether nothing has to be done but waking a task: no failure, no callback, no foreign awaiter, nothing to count.
+    /// Whether nothing has to be done but waking a task: no failure, no callback, no hook, no foreign awaiter, nothing to
+    /// count.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         !self.header().has(Self::UNPLAIN)
     }
 
-    pub(super) const UNPLAIN: u32 = FAILED | EXTRAS | BACKGROUND | CALL | ASKS | MEMBER;
+    pub(super) const UNPLAIN: u32 = FAILED | EXTRAS | BACKGROUND | CALL | ASKS | MEMBER | WATCHED;
 
     /// Makes the outcome of a [plain](Self::is_plain) task takeable, or frees the slot if nobody can take it.
     #[inline]
@@ -124,7 +125,8 @@ impl Pinned {
     }
 
     pub(crate) fn info(&self) -> TaskInfo {
-        info_of(self.header(), false)
+        // What has ended waits for nobody.
+        info_of(self.header(), false, None)
     }
 
     pub(crate) fn end(&self) -> End {

@@ -5,10 +5,11 @@ use std::ptr::{self, NonNull};
 
 use crate::key::Key;
 
-use super::Arena;
 use super::pages::Table;
 use super::queue::RunQueue;
-use super::slots::{ENDED, Header, QUEUED, ROOT, WOKEN};
+use super::record::reference;
+use super::slots::{CALL, ENDED, Header, QUEUED, ROOT, WOKEN};
+use super::{Arena, TaskRef};
 
 /// See the module documentation.
 pub(crate) struct Front {
@@ -124,6 +125,13 @@ impl Front {
     #[inline]
     pub(super) fn running(&self) -> Option<NonNull<Header>> {
         NonNull::new(self.running.get())
+    }
+
+    /// The task on the poll stack; none while a callback is.
+    pub(crate) fn running_task(&self) -> Option<TaskRef> {
+        // SAFETY: a running slot is occupied (A2).
+        let header = unsafe { self.running()?.as_ref() };
+        (!header.has(CALL)).then(|| reference(header))
     }
 
     /// Puts another slot on top of the poll stack; gives the one before.

@@ -65,11 +65,11 @@ use ended::Pinned;
 use front::Front;
 use owner::{Gate, foreign_gate};
 use pages::Pages;
-use record::{info_of, make_extras, reference, take_extras};
+use record::{awaiting, info_of, is_awaited_by, make_extras, reference, take_extras};
 use roots::Root;
 use slots::{
     BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, HELD_BACK, Header, LATE, MAX_ID,
-    MEMBER, PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT,
+    MEMBER, PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT, WATCHED,
 };
 
 /// Ids are handed out in blocks, so that a spawn is not an atomic operation.
@@ -406,9 +406,7 @@ impl Arena {
 
     /// The task that is on the poll stack; none while a callback is.
     pub(crate) fn running(&self) -> Option<TaskRef> {
-        // SAFETY: a running slot is occupied (A2).
-        let header = unsafe { self.front.running()?.as_ref() };
-        (!header.has(CALL)).then(|| reference(header))
+        self.front.running_task()
     }
 
     /// Whether the slot's future is being polled or dropped up the stack.
@@ -429,7 +427,22 @@ impl Arena {
         let slot = self.find(task)?;
         // SAFETY: found alive.
         let header = unsafe { slot.as_ref() };
-        Some(info_of(header, self.is_on_stack(slot, header)))
+        let awaiting = awaiting(header).filter(|awaited| self.is_awaited_by(*awaited, header));
+        Some(info_of(
+            header,
+            self.is_on_stack(slot, header),
+            awaiting.map(|awaited| awaited.id),
+        ))
+    }
+
+    /// Whether a task that another asked for its outcome still owes it that.
+    fn is_awaited_by(&self, task: TaskRef, waiting: &Header) -> bool {
+        let Some(slot) = self.find(task) else {
+            return false;
+        };
+        // SAFETY: found alive.
+        let header = unsafe { slot.as_ref() };
+        header.has(CLAIMED) && !header.has(ENDED) && is_awaited_by(header, waiting.key.get())
     }
 
     /// All tasks that have not ended, in spawn order.
@@ -481,6 +494,14 @@ impl Arena {
             let header = unsafe { slot.as_ref() };
             (reference(header), header.flags.get())
         })
+    }
+
+    /// Notes that hooks are to be told of the task's end.
+    pub(crate) fn watch(&self, task: TaskRef) {
+        if let Some(slot) = self.find(task) {
+            // SAFETY: found alive.
+            unsafe { slot.as_ref() }.set(WATCHED);
+        }
     }
 
     /// Whether the task was spawned with `.background()`.

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::ptr;
 use std::rc::Rc;
 
-use crate::completion::Extras;
-use crate::task::{Name, TaskInfo, TaskState};
+use crate::completion::{Awaiter, Extras};
+use crate::task::{Name, TaskId, TaskInfo, TaskState, Traced};
 
 use super::TaskRef;
 use super::slots::{ENDED, EXTRAS, Header, QUEUED, SideRecord};
@@ -26,8 +26,9 @@ pub(super) fn name_of(header: &Header) -> Name {
     Name::counted(header.id())
 }
 
-/// `running`: its future is on the poll stack.
-pub(super) fn info_of(header: &Header, running: bool) -> TaskInfo {
+/// What is known of a task. `running`: its future is on the poll stack; `awaiting` is for those who know which other tasks
+/// there are.
+pub(super) fn info_of(header: &Header, running: bool, awaiting: Option<TaskId>) -> TaskInfo {
     let state = if running || header.has(ENDED) {
         TaskState::Running
     } else if header.has(QUEUED) {
@@ -35,7 +36,39 @@ pub(super) fn info_of(header: &Header, running: bool) -> TaskInfo {
     } else {
         TaskState::Waiting
     };
-    TaskInfo::new(header.id(), name_of(header), header.location.get(), state)
+    let info = TaskInfo::new(header.id(), name_of(header), header.location.get(), state);
+    if !header.has(EXTRAS) {
+        return info;
+    }
+    match &make_extras(header).borrow().notes {
+        Some(notes) => info.with_traced(Traced {
+            polls: notes.polls,
+            parent: notes.parent,
+            awaiting,
+        }),
+        None => info,
+    }
+}
+
+/// The task whose outcome this one asked for in its latest poll, as far as debug mode noted it.
+pub(super) fn awaiting(header: &Header) -> Option<TaskRef> {
+    if !header.has(EXTRAS) {
+        return None;
+    }
+    let (id, index) = make_extras(header).borrow().notes.as_ref()?.awaiting?;
+    Some(TaskRef { id, index })
+}
+
+/// Whether the task with this key may be who waits for the outcome: a foreign waker names nobody.
+pub(super) fn is_awaited_by(header: &Header, key: usize) -> bool {
+    if !header.has(EXTRAS) {
+        return header.awaiter_key() == key;
+    }
+    match make_extras(header).borrow().awaiter {
+        Awaiter::Nobody | Awaiter::Elsewhere(_) => false,
+        Awaiter::Key(other) => other == key,
+        Awaiter::Foreign(_) => true,
+    }
 }
 
 /// The side record, made if there is none.

@@ -67,6 +67,8 @@ pub(super) const REQUESTED: u32 = 1 << 19;
 pub(super) const ASKS: u32 = 1 << 20;
 /// It is to be woken when it is asked.
 pub(super) const LISTENS: u32 = 1 << 21;
+/// Its end is told to hooks.
+pub(super) const WATCHED: u32 = 1 << 24;
 /// Vacant, in a page that is about to be given back.
 pub(super) const SHED: u32 = 1 << 18;
 /// A member of a group that has too many running: not polled until it is released.
@@ -85,7 +87,7 @@ const _: () = {
     let all = [
         QUEUED, RUNNING, ENDED, PINNED, CLAIMED, STORED, FAILED, CANCELLED, CANCEL, BORROWS,
         EXTRAS, TOLD, READ, BACKGROUND, DEDICATED, CALL, LATE, REQUESTED, ASKS, LISTENS, SHED,
-        HELD_BACK, MEMBER, VACANT, ROOT, WOKEN,
+        HELD_BACK, MEMBER, WATCHED, VACANT, ROOT, WOKEN,
     ];
     let (mut seen, mut at) = (0, 0);
     while at < all.len() {

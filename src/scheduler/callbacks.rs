@@ -13,6 +13,7 @@ use crate::unwind::{Panic, catch, catch_drop};
 
 use super::Scheduler;
 use super::ending::Item;
+use super::watching::in_words;
 
 /// Done callbacks of one task, queued together.
 pub(super) struct Calls {
@@ -22,6 +23,8 @@ pub(super) struct Calls {
     /// Keeps the outcome where it is. `None`: there is nothing to protect, or somebody else protects it for now.
     pub(super) pinned: Option<Pinned>,
     pub(super) also: Option<Box<Panic>>,
+    /// The hooks are to be told first.
+    pub(super) hooks: bool,
     pub(super) queue: VecDeque<(CallbackId, DoneCallback)>,
 }
 
@@ -35,6 +38,9 @@ impl Calls {
 impl Scheduler {
     /// Calls callbacks, at most `left`; gives what is left to call. The last one concludes the task.
     pub(super) fn run_calls(&self, mut calls: Calls, left: &mut usize) -> Option<Calls> {
+        if std::mem::take(&mut calls.hooks) {
+            self.with_completion(&calls, |completion| self.tell_done(completion));
+        }
         while let Some((id, call)) = calls.queue.pop_front() {
             if *left == 0 {
                 calls.queue.push_front((id, call));
@@ -50,6 +56,24 @@ impl Scheduler {
     }
 
     fn run_callback(&self, call: DoneCallback, calls: &Calls) {
+        let began = self.begin();
+        // User code: a done callback, and the destructors of what it captured.
+        let called = self.with_completion(calls, |completion| catch(|| call(completion)));
+        self.end(began, || {
+            format!("a done callback of {}", in_words(&calls.info))
+        });
+        if let Err(panic) = called {
+            self.tell(
+                ContextKind::Callback,
+                "Panic in a done callback",
+                Some(panic),
+                Some(calls.info.clone()),
+            );
+        }
+    }
+
+    /// Shows how a task ended.
+    fn with_completion<R>(&self, calls: &Calls, show: impl FnOnce(&Completion<'_>) -> R) -> R {
         let pinned = calls.pinned.as_ref();
         let outcome = match calls.end {
             End::Returned => Outcome::Returned,
@@ -64,15 +88,7 @@ impl Scheduler {
                 self.read(pinned);
             }
         };
-        // User code: a done callback, and the destructors of what it captured.
-        if let Err(panic) = catch(|| call(&Completion::new(&calls.info, outcome, &on_read))) {
-            self.tell(
-                ContextKind::Callback,
-                "Panic in a done callback",
-                Some(panic),
-                Some(calls.info.clone()),
-            );
-        }
+        show(&Completion::new(&calls.info, outcome, &on_read))
     }
 
     /// Adds a callback to a task that has finished: it runs in the next pass. Until then the outcome stays where it is.
@@ -109,6 +125,7 @@ impl Scheduler {
                 end,
                 pinned,
                 also: None,
+                hooks: false,
                 queue: VecDeque::from([(id, call)]),
             }),
         }

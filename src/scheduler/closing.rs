@@ -71,7 +71,8 @@ impl Scheduler {
                 self.tell_unread(*task);
             }
             self.tell_all_owed();
-            if unread.is_empty() && !self.has_items() && self.late.borrow().is_empty() {
+            let quiet = unread.is_empty() && !self.has_items() && self.late.borrow().is_empty();
+            if quiet && !self.drop_hooks() {
                 break;
             }
         }

@@ -187,12 +187,16 @@ impl Scheduler {
             info: TaskInfo::new(id, Name::counted(id), location, TaskState::Running),
             _judge: PhantomData,
         }));
+        if self.watches_spawns() {
+            // Before it can end.
+            self.spawned_watched(task, "");
+        }
         if handover.is_some_and(|handover| handover.begin(task.index)) {
             // It was cancelled before it began.
             self.cancel(task, None);
         }
         if self.phase.get() != Phase::Open {
-            self.spawned_aside(Some(task));
+            self.spawned_late(Some(task));
         }
     }
 

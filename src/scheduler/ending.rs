@@ -120,13 +120,15 @@ impl Scheduler {
         let left = self.leave_group(&mut pinned, &info);
         self.publish(pinned, &info);
         self.wake_left(left, Some(&info));
-        if !queue.is_empty() {
+        let hooks = !self.hooks.done.is_empty();
+        if hooks || !queue.is_empty() {
             self.push(Item::Calls(Calls {
                 task: Some(task),
                 info,
                 end: End::Cancelled,
                 pinned: None,
                 also: None,
+                hooks,
                 queue,
             }));
         }
@@ -187,11 +189,11 @@ impl Scheduler {
     /// nests.
     pub(crate) fn report(&self, context: &ExceptionContext<'_>) {
         if self.settling.replace(true) {
-            return self.reporter.dispatch(context);
+            return self.dispatch(None, context);
         }
         {
             let _done = Settled(self);
-            self.reporter.dispatch(context);
+            self.dispatch(None, context);
         }
         if self.has_items() {
             self.settle_reports();
@@ -281,7 +283,7 @@ impl Scheduler {
         let context = ExceptionContext::of(notice.kind, notice.message)
             .with_exception(exception)
             .with_task(notice.task.clone());
-        self.reporter.dispatch(&context);
+        self.dispatch(None, &context);
         drop(context);
         if let Some(mut panic) = notice.panic {
             let also = panic.also.take();
@@ -337,7 +339,7 @@ impl Scheduler {
             let context = ExceptionContext::of(ContextKind::Callback, "Exception in callback")
                 .with_exception(pinned.exception())
                 .with_location(info.location());
-            self.reporter.dispatch(&context);
+            self.dispatch(None, &context);
             drop(context);
             self.tell_also(also, None);
             self.publish(pinned, &info);
@@ -348,7 +350,8 @@ impl Scheduler {
         }
         let record = self.arena.extras_if_any(pinned.task());
         let queue = take_callbacks(record.as_deref());
-        if queue.is_empty() {
+        let hooks = !self.hooks.done.is_empty();
+        if !hooks && queue.is_empty() {
             self.conclude(pinned, also, &info);
             return None;
         }
@@ -358,6 +361,7 @@ impl Scheduler {
             info,
             pinned: Some(pinned),
             also,
+            hooks,
             queue,
         })
     }
@@ -396,10 +400,7 @@ impl Scheduler {
             .with_exception(exception)
             .with_task(Some(info.clone()))
             .with_handle_held(self.is_held(pinned.task()));
-        match own {
-            Some(own) => self.reporter.dispatch_to(own, &context),
-            None => self.reporter.dispatch(&context),
-        }
+        self.dispatch(own, &context);
     }
 
     /// Whether somebody holds the task's handle, here or elsewhere.

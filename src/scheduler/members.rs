@@ -208,7 +208,7 @@ impl Scheduler {
                 self.counters.unread.sub(1);
                 self.counters.reported.add(1);
             }
-            self.reporter.dispatch(&report_of(&failure));
+            self.dispatch(None, &report_of(&failure));
         }
         match failure.exception {
             Owned::Panic(panic) => self.bury_panic(panic, task),

@@ -35,8 +35,11 @@ impl Scheduler {
                 break;
             };
             *left -= 1;
+            let began = self.begin();
             // User code: a closure from another thread.
-            if let Err(panic) = catch(|| message.run(&this)) {
+            let run = catch(|| message.run(&this));
+            self.end(began, || "what another thread has sent".to_owned());
+            if let Err(panic) = run {
                 self.tell(
                     ContextKind::Callback,
                     "Panic in a callback from another thread",

@@ -1,7 +1,8 @@
 //! The scheduler: an executor's state, and everything that can be done to it.
 //!
 //! It knows nothing of handles or of how it is driven; `executor` loops over it, `join` and `context` reach into it. Its
-//! parts: `pass` polls, `ending` settles what has ended, `cancelling` destroys, `counters` counts.
+//! parts: `pass` polls, `ending` settles what has ended, `cancelling` destroys, `counters` counts, `watching` looks on for
+//! `hooks` and debug mode.
 //!
 //! No `RefCell` here is ever borrowed across user code (P6): a borrow takes something out and ends.
 
@@ -12,6 +13,7 @@ mod closing;
 pub(crate) mod counters;
 pub(crate) mod delivery;
 mod ending;
+pub(crate) mod hooks;
 mod listening;
 pub(crate) mod members;
 pub(crate) mod messages;
@@ -19,6 +21,7 @@ mod pass;
 pub(crate) mod policy;
 pub(crate) mod shutting;
 pub(crate) mod timing;
+mod watching;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -26,6 +29,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::arena::afterlife::{self, Refused};
 use crate::arena::cell::Judge;
@@ -44,10 +48,12 @@ use crate::unwind::{Panic, bury, catch_drop};
 use callbacks::Calls;
 use counters::Counters;
 use ending::Item;
+use hooks::Hooks;
 use messages::Messages;
 use policy::ReportPolicy;
 use shutting::SHUT_DOWN;
 use timing::Time;
+use watching::Debugging;
 
 /// See the module documentation.
 pub(crate) struct Scheduler {
@@ -75,8 +81,8 @@ pub(crate) struct Scheduler {
     stopping: Cell<bool>,
     fatal: RefCell<Option<Box<dyn Any + Send>>>,
     phase: Cell<Phase>,
-    /// The phase is another than `Open`: all that a spawn looks at, two instructions less than comparing.
-    not_open: Cell<bool>,
+    /// A spawn has more to do than to insert: the executor is not open, or is watched. All that a spawn looks at.
+    spawns_aside: Cell<bool>,
     /// Live tasks that have polled a `cancel_requested`.
     asking: Cell<usize>,
     /// Who waits, outside of any task, for a shutdown.
@@ -99,6 +105,10 @@ pub(crate) struct Scheduler {
     time: Time,
     /// The state of the generator that orders passes, if they are to be shuffled.
     shuffle: Option<Cell<u64>>,
+    debugging: Option<Debugging>,
+    hooks: Hooks,
+    /// Somebody looks on at every poll.
+    watches_polls: bool,
 }
 
 /// The report of a chain of destructors that does not end.
@@ -128,11 +138,18 @@ pub(crate) struct Settings {
     pub(crate) capacity: usize,
     pub(crate) virtual_clock: bool,
     pub(crate) shuffle: Option<u64>,
+    /// `None`: as the environment says.
+    pub(crate) debug: Option<bool>,
+    pub(crate) slow: Option<Duration>,
+    pub(crate) hooks: Hooks,
 }
 
 impl Scheduler {
     pub(crate) fn new(arena: Rc<Arena>, settings: Settings) -> Rc<Self> {
         let inbox = Arc::new(Inbox::new(arena.endpoint(), home::here()));
+        let debugging = Debugging::new(settings.debug, settings.slow);
+        let hooks = settings.hooks;
+        let watches_polls = debugging.is_some() || hooks.watch_polls();
         let scheduler = Rc::new_cyclic(|this| Scheduler {
             this: Weak::clone(this),
             arena,
@@ -151,7 +168,7 @@ impl Scheduler {
             stopping: Cell::new(false),
             fatal: RefCell::new(None),
             phase: Cell::new(Phase::Open),
-            not_open: Cell::new(false),
+            spawns_aside: Cell::new(false),
             asking: Cell::new(0),
             outside: RefCell::default(),
             shutdowns: Cell::new(0),
@@ -165,7 +182,11 @@ impl Scheduler {
             owed: RefCell::default(),
             time: Time::new(settings.virtual_clock),
             shuffle: settings.shuffle.map(Cell::new),
+            debugging,
+            hooks,
+            watches_polls,
         });
+        scheduler.set_phase(Phase::Open);
         let host: Weak<dyn Any> = scheduler.this.clone();
         scheduler.arena.set_host(host);
         scheduler
@@ -220,7 +241,7 @@ impl Scheduler {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let aside = !self.arena.is_driven() || self.not_open.get();
+        let aside = !self.arena.is_driven() || self.spawns_aside.get();
         if aside {
             if self.takes_no_more() {
                 return self.refuse(gate, future);
@@ -237,14 +258,20 @@ impl Scheduler {
         self.counters.live.add(1);
         prepare(&claim);
         if aside {
-            self.spawned_aside(claim.task());
+            let unseen = if J::LOOKS {
+                ""
+            } else {
+                std::any::type_name::<F::Output>()
+            };
+            self.spawned_aside(claim.task(), unseen);
         }
         claim
     }
 
     fn set_phase(&self, phase: Phase) {
         self.phase.set(phase);
-        self.not_open.set(phase != Phase::Open);
+        self.spawns_aside
+            .set(phase != Phase::Open || self.watches_spawns());
     }
 
     /// Whether the executor has been dropped, and only handles keep its remains.
@@ -310,9 +337,17 @@ impl Scheduler {
         }
     }
 
-    /// A spawn outside of the ordinary: between drives, or on an executor that is closing.
+    /// A spawn outside of the ordinary: between drives, or on an executor that is closing, or watched.
     #[cold]
-    pub(super) fn spawned_aside(&self, task: Option<TaskRef>) {
+    fn spawned_aside(&self, task: Option<TaskRef>, unseen: &str) {
+        if let Some(task) = task {
+            self.spawned_watched(task, unseen);
+        }
+        self.spawned_late(task);
+    }
+
+    /// What a spawn has to do where the executor is not open and driven.
+    pub(super) fn spawned_late(&self, task: Option<TaskRef>) {
         match (self.phase.get(), task) {
             (Phase::Open, _) => self.prod(),
             (Phase::ShuttingDown, Some(task)) => {

@@ -26,17 +26,28 @@ fn next_random(state: &Cell<u64>) -> u64 {
 impl Scheduler {
     /// Makes one pass, of at most `budget` polls. Returns how many it made.
     pub(crate) fn pass(&self, driven: Driven<'_>, budget: usize) -> usize {
-        self.run::<false>(driven, budget)
+        if self.watches_polls {
+            return self.run::<false, true>(driven, budget);
+        }
+        self.run::<false, false>(driven, budget)
     }
 
     /// Makes passes until no task is ready, or whoever drives has to look at something. Returns how many polls it made.
     pub(crate) fn passes(&self, driven: Driven<'_>) -> usize {
-        self.run::<true>(driven, usize::MAX)
+        if self.watches_polls {
+            return self.run::<true, true>(driven, usize::MAX);
+        }
+        self.run::<true, false>(driven, usize::MAX)
     }
 
     /// The loop. With `REPEAT`, it begins the next pass by itself when there is nothing to see to in between: then nobody
-    /// can tell where one ends and the next begins, and a pass of one task costs a third of what it costs otherwise.
-    fn run<const REPEAT: bool>(&self, driven: Driven<'_>, budget: usize) -> usize {
+    /// can tell where one ends and the next begins, and a pass of one task costs a third of what it costs otherwise. With
+    /// `WATCHED`, somebody looks on at every poll.
+    fn run<const REPEAT: bool, const WATCHED: bool>(
+        &self,
+        driven: Driven<'_>,
+        budget: usize,
+    ) -> usize {
         let mut left = budget;
         self.look_around(driven);
         if self.has_items() || self.has_messages.get() {
@@ -65,7 +76,11 @@ impl Scheduler {
             loop {
                 // The innermost loop looks at one thing only, the queue's stop: whatever else is to be seen to moves it.
                 while let Some(ready) = driven.next_ready() {
-                    self.step(driven, ready);
+                    if WATCHED {
+                        self.watched_step(driven, ready);
+                    } else {
+                        self.step(driven, ready);
+                    }
                 }
                 let notified = self.arena.endpoint().parker().is_notified();
                 if !REPEAT || notified || !driven.go_on(LOOK_EVERY) {
@@ -114,13 +129,18 @@ impl Scheduler {
     /// Polls one task and counts what came of it.
     #[inline]
     fn step<'a>(&self, driven: Driven<'a>, ready: Ready<'a>) {
+        if let Polled::Ended(ended) = self.poll(driven, ready) {
+            self.ended(ended);
+        }
+    }
+
+    /// Polls one task.
+    #[inline]
+    pub(super) fn poll<'a>(&self, driven: Driven<'a>, ready: Ready<'a>) -> Polled<'a> {
         self.counters.polls.add(1);
         let waker = waker::borrowed(ready.key());
         let mut cx = Context::from_waker(&waker);
-        match driven.poll(ready, &mut cx) {
-            Polled::Pending => {}
-            Polled::Ended(ended) => self.ended(ended),
-        }
+        driven.poll(ready, &mut cx)
     }
 
     /// Looks at what other threads, and this one between drives, have left. One flag says whether there is anything.
