@@ -61,9 +61,19 @@ enum Place {
     AwaiterWake,
     /// The destructor of such a waker.
     AwaiterDrop,
+    /// A hook that is told of a spawn by a task.
+    SpawnHook,
+    /// A hook that is told that a task is about to be polled.
+    BeforeHook,
+    /// A hook that is told that a task was polled.
+    AfterHook,
+    /// A hook that is told that a task has ended.
+    DoneHook,
+    /// The destructor of a hook that has panicked.
+    RemovedHook,
 }
 
-const PLACES: [Place; 15] = [
+const PLACES: [Place; 20] = [
     Place::Poll,
     Place::ReturnedFuture,
     Place::CancelledFuture,
@@ -79,7 +89,38 @@ const PLACES: [Place; 15] = [
     Place::PayloadDrop,
     Place::AwaiterWake,
     Place::AwaiterDrop,
+    Place::SpawnHook,
+    Place::BeforeHook,
+    Place::AfterHook,
+    Place::DoneHook,
+    Place::RemovedHook,
 ];
+
+impl Place {
+    /// An executor that has what this place needs.
+    fn executor(self) -> Rc<Executor<'static>> {
+        let builder = Executor::builder();
+        Rc::new(
+            match self {
+                // Not while the test spawns.
+                Place::SpawnHook => builder.on_task_spawn(|_| {
+                    if LocalHandle::try_current().is_some() {
+                        call();
+                    }
+                }),
+                Place::BeforeHook => builder.before_poll(|_| call()),
+                Place::AfterHook => builder.after_poll(|_| call()),
+                Place::DoneHook => builder.on_task_done(|_| call()),
+                Place::RemovedHook => {
+                    let captured = ON_DROP;
+                    builder.before_poll(move |_| panic!("boom in a hook: {captured}"))
+                }
+                _ => builder,
+            }
+            .build(),
+        )
+    }
+}
 
 thread_local! {
     /// What the next [`call`] on this thread does.
@@ -227,6 +268,12 @@ fn arrange(
             assert!(poll_with(&mut handle, &waker).is_pending());
             return Some(handle);
         }
+        Place::SpawnHook => ex
+            .spawn(async { mainstay::spawn(async {}).detach() })
+            .detach(),
+        Place::BeforeHook | Place::AfterHook | Place::DoneHook | Place::RemovedHook => {
+            ex.spawn(yield_n(1)).detach();
+        }
     }
     None
 }
@@ -235,7 +282,7 @@ fn arrange(
 fn at_every_place(action: impl Fn(&Executor<'static>, Place) + Clone + 'static) {
     quiet();
     for place in PLACES {
-        let ex = Rc::new(Executor::new());
+        let ex = place.executor();
         let bystander = ex.spawn(yield_n(20));
         let called = Rc::new(Cell::new(0));
         let well = Rc::new(Cell::new(false));
@@ -353,7 +400,7 @@ fn looking_is_possible_from_every_place() {
 fn cancelling_everything_is_possible_from_every_place() {
     quiet();
     for place in PLACES {
-        let ex = Rc::new(Executor::new());
+        let ex = place.executor();
         let recorder = Recorder::on(&ex);
         let handles: Rc<RefCell<Vec<JoinHandle<()>>>> = Rc::default();
         let theirs = Rc::clone(&handles);
@@ -495,7 +542,7 @@ fn stop_is_heard_from_every_place() {
         quiet();
         for place in PLACES {
             for through_handle in [false, true] {
-                let ex = Rc::new(Executor::new());
+                let ex = place.executor();
                 let weak = Rc::downgrade(&ex);
                 let keep = arrange(&ex, place, move || {
                     let ex = weak.upgrade().expect("the test holds it");
@@ -522,7 +569,7 @@ fn stop_with_is_heard_from_every_place() {
     without_hanging(|| {
         quiet();
         for place in PLACES {
-            let ex = Rc::new(Executor::new());
+            let ex = place.executor();
             let weak = Rc::downgrade(&ex);
             let keep = arrange(&ex, place, move || {
                 let ex = weak.upgrade().expect("the test holds it");
@@ -671,7 +718,7 @@ fn another_executor_may_be_dropped_from_every_place() {
 fn all_handles_may_be_dropped_from_every_place() {
     quiet();
     for place in PLACES {
-        let ex = Rc::new(Executor::new());
+        let ex = place.executor();
         let handles: Rc<RefCell<Vec<JoinHandle<Calls>>>> = Rc::default();
         let theirs = Rc::clone(&handles);
         let keep = arrange(&ex, place, move || drop(theirs.take()));
