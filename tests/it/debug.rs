@@ -127,7 +127,7 @@ fn everything_that_the_loop_calls_is_measured() {
     let spawner = ex.spawner();
     spawner.call_soon(|_| {}).expect("it is there");
     ex.run_until_stalled();
-    assert_eq!(executed(&log.records()), ["a callback from another thread"]);
+    assert_eq!(executed(&log.records()), ["what another thread has sent"]);
 
     let log = LogCapture::start();
     ex.block_on(async {});

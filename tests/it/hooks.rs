@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::thread;
 use std::time::Duration;
 
 use mainstay::{
     Builder, CancelHandle, Completion, ContextKind, Executor, JoinHandle, LocalHandle, Outcome,
-    ReportPolicy, TaskId, TaskInfo, TaskState, yield_now,
+    ReportPolicy, TaskGroup, TaskId, TaskInfo, TaskState, yield_now,
 };
 
 use crate::support::{
@@ -199,6 +200,60 @@ fn every_spawn_is_told_with_its_name_and_place() {
     assert!(seen.iter().all(|task| task.state() == TaskState::Ready));
     assert_eq!(seen[2].name(), "named");
     assert_eq!(seen.len() as u64, counts(&ex).spawned);
+}
+
+/// Tasks from other threads, also those that are cancelled before they begin, and members of groups are tasks like others.
+#[test]
+fn tasks_from_elsewhere_and_members_of_groups_are_told() {
+    let trace = Trace::new();
+    let ex = traced(&trace).build();
+    let spawner = ex.spawner();
+    let (kept, cancelled) = thread::spawn(move || {
+        let kept = spawner.spawn(|| async { 7 }).expect("it is there");
+        let cancelled = spawner.spawn(pending::<()>).expect("it is there");
+        cancelled.cancel();
+        (kept, cancelled)
+    })
+    .join()
+    .expect("the thread ends well");
+    trace.assert(&[]);
+    let (a, b) = (
+        format!("Task-{}", kept.id()),
+        format!("Task-{}", cancelled.id()),
+    );
+    assert_eq!(ex.block_on(kept).expect("it returns"), 7);
+    assert!(
+        ex.block_on(cancelled)
+            .is_err_and(|error| error.is_cancelled())
+    );
+    let labels = trace.labels();
+    for label in [
+        format!("spawn {a}"),
+        format!("{a} returned"),
+        format!("spawn {b}"),
+    ] {
+        assert!(labels.contains(&label), "{label} in {labels:?}");
+    }
+    assert_eq!(
+        labels
+            .iter()
+            .filter(|l| **l == format!("{b} cancelled"))
+            .count(),
+        1
+    );
+    assert!(!labels.contains(&format!("before {b}")), "{labels:?}");
+    trace.clear();
+    let result = ex.block_on(TaskGroup::scope(async |group: &TaskGroup| {
+        group.task().name("member").spawn(async {}).detach();
+    }));
+    assert!(result.is_ok());
+    trace.assert(&[
+        "spawn member",
+        "before member",
+        "after member",
+        "member returned",
+    ]);
+    check_accounting(&ex);
 }
 
 /// The states that a task is seen in.

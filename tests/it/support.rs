@@ -463,6 +463,11 @@ impl Trace {
         self.labels.borrow().len()
     }
 
+    /// Forgets all labels.
+    pub(crate) fn clear(&self) {
+        self.labels.take();
+    }
+
     /// Asserts the whole trace, then empties it.
     #[track_caller]
     pub(crate) fn assert(&self, expected: &[&str]) {
