@@ -7,8 +7,8 @@
 #   tsan/run.sh NAME..       only these programs and faults
 #
 # Needs a nightly toolchain (TOOLCHAIN=.. to name another one than `nightly`) on a host that has ThreadSanitizer. The
-# standard library is the prebuilt one, which is not instrumented: see suppressions.txt, and src/lib.rs on how the
-# programs do without its locks.
+# standard library is the prebuilt one, which is not instrumented. So the library is built with the locks of src/sync.rs
+# in the place of its own, in a copy; suppressions.txt says what is left.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,7 +18,7 @@ host=$(rustc "+$toolchain" -vV | sed -n 's/^host: //p')
 target=${CARGO_TARGET_DIR:-$PWD/target/tsan}
 copy=$target/planted
 log=$target/output.log
-programs=(wakes cancels calls reuse hooks)
+programs=(wakes cancels calls handles reuse hooks)
 # What ThreadSanitizer exits with when it has made a report.
 found=66
 
@@ -39,7 +39,7 @@ build() { # build FOLDER PROGRAM..
         chosen+=(--bin "$program")
     done
     # An explicit --target keeps the flags off build scripts.
-    CARGO_TARGET_DIR=$folder/target cargo "+$toolchain" build --quiet --locked --target "$host" \
+    CARGO_TARGET_DIR=$folder/target cargo "+$toolchain" build --quiet --target "$host" \
         --manifest-path "$folder/tsan/Cargo.toml" "${chosen[@]}" >"$log" 2>&1
 }
 
@@ -55,6 +55,7 @@ renew_copy() {
     touch "$copy/benches/compare.rs" "$copy/tests/it/main.rs"
     cp Cargo.toml README.md "$copy/"
     cp -R src "$copy/"
+    cp tsan/src/sync.rs "$copy/src/sync.rs"
     mkdir "$copy/tsan"
     cp -R tsan/Cargo.toml tsan/Cargo.lock tsan/src "$copy/tsan/"
 }
@@ -76,7 +77,7 @@ only=("$@")
 mkdir -p "$copy"
 began=$SECONDS
 
-# In the copy, too: one folder of artefacts serves all. (Cargo sees by the dates that the sources are new.)
+# One folder of artefacts serves all. (Cargo sees by the dates that the sources are new.)
 renew_copy
 build "$copy" "${programs[@]}" race || {
     cat "$log" >&2

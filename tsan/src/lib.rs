@@ -4,9 +4,11 @@
 //! are plain, unsynchronised memory accesses: a [`Handed`] is written on one thread and read on another, and only the
 //! executor's own protocol may order the two.
 //!
-//! Where the standard library is not built with the sanitizer (see `run.sh`), what its own compiled code synchronises
-//! by is not seen. So the programs use no lock and no channel: they hand things to a thread by spawning it, take
-//! them back by joining it, and keep what is counted by an `Arc` alive until then.
+//! The prebuilt standard library is not built with the sanitizer, so that what its own compiled code synchronises by is not
+//! seen. The library gets other locks therefore (`sync`), and the programs use none and no channel: they hand
+//! things to a thread by spawning it, take them back by joining it, and keep what is counted by an `Arc` alive until then.
+
+pub mod sync;
 
 use std::cell::{Cell, UnsafeCell};
 use std::future::poll_fn;
@@ -72,6 +74,12 @@ impl<T: Send + Sync + 'static> Published<T> {
     pub fn get(&self) -> Option<&'static T> {
         // SAFETY: null, or a box that was leaked, and never changed after that.
         unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+}
+
+impl<T: Send + Sync + 'static> Default for Published<T> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
