@@ -18,13 +18,11 @@ use crate::arena::claim::Claim;
 use crate::arena::owner::Gate;
 use crate::completion::Group;
 use crate::driving;
-use crate::exception::Exception;
 use crate::join::JoinHandle;
 use crate::report::{self, ContextKind, ExceptionContext, Installed};
 use crate::scheduler::counters::Stats;
 use crate::scheduler::{ENDLESS, GONE, Scheduler};
 use crate::task::TaskInfo;
-use crate::unwind::{Panic, bury};
 
 /// An exception handler as [`Executor::exception_handler`](crate::Executor::exception_handler) gives it back: to be
 /// wrapped, or put in place again.
@@ -408,17 +406,11 @@ fn refused<'env, F: Future + 'env>(
     future: F,
     name: Option<Arc<str>>,
 ) -> JoinHandle<F::Output> {
-    let report_destructor = |message: &str, panic: Option<&Panic>| {
-        let context = ExceptionContext::of(ContextKind::Destructor, message)
-            .with_exception(panic.map(Exception::panic));
-        report::default(&context);
-    };
     let refused = afterlife::refuse(gate, future, &|panic| {
-        report_destructor("Panic in a destructor", Some(&panic));
-        drop(bury(panic));
+        report::default_destructor(panic, None);
     });
     if matches!(refused, Refused::Leaked) {
-        report_destructor(ENDLESS, None);
+        report::default(&ExceptionContext::of(ContextKind::Destructor, ENDLESS));
     }
     JoinHandle::new(Claim::cancelled(name, GONE))
 }

@@ -5,11 +5,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::exception::Exception;
-use crate::report::{self, ContextKind, ExceptionContext};
+use crate::report::{self};
 use crate::scheduler::Scheduler;
 use crate::task::TaskInfo;
-use crate::unwind::{self, Panic, Watch, bury};
+use crate::unwind::{self, Panic, Watch};
 
 thread_local! {
     /// Outermost first.
@@ -75,14 +74,7 @@ pub(crate) fn with<R>(executor: u32, f: impl FnOnce(&Scheduler) -> R) -> Option<
 pub(crate) fn tell_destructor(panic: Box<Panic>, task: Option<&TaskInfo>) {
     match current() {
         Some(scheduler) => scheduler.tell_destructor(panic, task),
-        None => {
-            let context = ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
-                .with_exception(Some(Exception::panic(&panic)))
-                .with_task(task.cloned());
-            report::default(&context);
-            drop(context);
-            drop(bury(panic));
-        }
+        None => report::default_destructor(panic, task.cloned()),
     }
 }
 

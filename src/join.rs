@@ -14,10 +14,10 @@ use crate::driving;
 use crate::error::{ExceptionError, InvalidState, JoinError, outcome};
 use crate::exception::Exception;
 use crate::remote::endpoint::{CancelRequest, Endpoint};
-use crate::report::{self, ContextKind, ExceptionContext};
+use crate::report::{self};
 use crate::scheduler::Scheduler;
 use crate::task::{TaskId, TaskInfo, TaskState};
-use crate::unwind::{bury, catch_drop};
+use crate::unwind::catch_drop;
 use crate::waker;
 
 /// A task's handle: awaits its outcome, asks after it, cancels it.
@@ -209,11 +209,7 @@ impl<T> JoinHandle<T> {
         let Some(scheduler) = self.scheduler().or_else(driving::current) else {
             // User code: Drop of the callback's captures.
             if let Err(panic) = catch_drop(callback) {
-                report::default(
-                    &ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
-                        .with_exception(Some(Exception::panic(&panic))),
-                );
-                drop(bury(panic));
+                report::default_destructor(panic, None);
             }
             return CallbackId(u64::MAX);
         };

@@ -10,16 +10,15 @@ use crate::arena::TaskRef;
 use crate::arena::claim::Taken;
 use crate::driving;
 use crate::error::{self, JoinError};
-use crate::exception::Exception;
 use crate::home;
 use crate::key::Key;
 use crate::park::Parker;
 use crate::remote::endpoint::CancelRequest;
 use crate::remote::handover::{Asked, Handover, Take};
-use crate::report::{self, ContextKind, ExceptionContext};
+use crate::report::{self};
 use crate::scheduler::messages::{Message, Messages};
 use crate::task::{Name, TaskId};
-use crate::unwind::{Panic, bury, catch_drop};
+use crate::unwind::{Panic, catch_drop};
 use crate::waker;
 
 /// A task's handle on another thread than its executor's: awaits its outcome or blocks for it, and cancels it.
@@ -256,11 +255,7 @@ fn tell(inbox: &Messages, panic: Box<Panic>) {
         return;
     };
     if let Ok(wreck) = refused.into_any().downcast::<Wreck>() {
-        report::default(
-            &ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
-                .with_exception(Some(Exception::panic(&wreck.0))),
-        );
-        drop(bury(wreck.0));
+        report::default_destructor(wreck.0, None);
     }
 }
 

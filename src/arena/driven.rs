@@ -117,10 +117,11 @@ impl<'a> Driven<'a> {
             let slot = self.arena.front.queue.pop()?;
             // SAFETY: queued slots are valid.
             let header = unsafe { slot.as_ref() };
-            debug_assert!(header.has(QUEUED) && !header.has(RUNNING));
+            debug_assert!(header.has(QUEUED));
             let flags = header.flags.get() ^ QUEUED;
             header.flags.set(flags);
-            if flags & (ENDED | HELD_BACK) != 0 {
+            // Running: its destructor, which runs between two drives, drives.
+            if flags & (ENDED | HELD_BACK | RUNNING) != 0 {
                 self.skip(slot, header);
                 continue;
             }

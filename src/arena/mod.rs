@@ -456,6 +456,14 @@ impl Arena {
         live
     }
 
+    /// All tasks that can be destroyed now, in spawn order: those that live, but for what is on the poll stack. (That can
+    /// be while the executor ends: a destructor that runs between two drives may end it.)
+    pub(crate) fn destroyable(&self) -> Vec<TaskRef> {
+        let mut live = self.live();
+        live.retain(|task| !self.is_running(*task));
+        live
+    }
+
     /// All callbacks that have not been called, in the order in which they were made.
     pub(crate) fn calls(&self) -> Vec<TaskRef> {
         let mut calls: Vec<TaskRef> = self

@@ -289,6 +289,13 @@ impl Crew {
     }
 }
 
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // One that was set after the end.
+        self.set_handler(None);
+    }
+}
+
 impl Group for Crew {
     fn refusal(&self) -> Option<&'static str> {
         match self.phase.get() {

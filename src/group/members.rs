@@ -11,6 +11,7 @@ use crate::arena::owner::Gate;
 use crate::completion::{Admission, Awaiter, Group};
 use crate::context::{LocalHandle, TaskBuilder};
 use crate::driving;
+use crate::report;
 use crate::request::CancelRequested;
 use crate::scheduler::Scheduler;
 use crate::task::TaskId;
@@ -242,9 +243,17 @@ impl Members {
 
     /// Tells of a destructor that panicked and that no task can be made to fail for.
     pub(super) fn tell_destructor(&self, panic: Box<Panic>) {
-        if let Some(scheduler) = self.scheduler() {
-            scheduler.tell_destructor(panic, None);
+        match self.scheduler() {
+            Some(scheduler) => scheduler.tell_destructor(panic, None),
+            None => report::default_destructor(panic, None),
         }
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        // Forgotten before, where a scope ends; in any case not dropped without a guard.
+        self.forget_awaiter();
     }
 }
 

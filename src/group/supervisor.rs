@@ -393,5 +393,7 @@ struct Abort<'a>(&'a Crew);
 impl Drop for Abort<'_> {
     fn drop(&mut self) {
         self.0.abort();
+        // Nobody polls the scope any more.
+        self.0.members.forget_awaiter();
     }
 }

@@ -91,6 +91,10 @@ impl Scheduler {
         if let (Some(driven), Some(_done)) = (driven, done) {
             self.bury_all(driven);
         }
+        if self.is_gone() {
+            // A destructor has ended the executor: no drive will settle what came of the others.
+            self.settle_all();
+        }
         self.prod();
     }
 

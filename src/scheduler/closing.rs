@@ -24,7 +24,7 @@ impl Scheduler {
         };
         let mut destroyed = 0;
         loop {
-            let live = self.arena.live();
+            let live = self.arena.destroyable();
             if live.is_empty() {
                 break;
             }

@@ -37,13 +37,12 @@ use crate::arena::claim::Claim;
 use crate::arena::owner::Gate;
 use crate::arena::{Arena, TaskRef};
 use crate::completion::{CallbackId, Group, Owed};
-use crate::exception::Exception;
 use crate::home;
 use crate::listeners::Listeners;
 use crate::remote::inbox::Inbox;
-use crate::report::{self, ContextKind, ExceptionContext, Reporter};
+use crate::report::{self, ContextKind, Reporter};
 use crate::task::{TaskId, TaskInfo};
-use crate::unwind::{Panic, bury, catch_drop};
+use crate::unwind::{Panic, catch_drop};
 
 use callbacks::Calls;
 use counters::Counters;
@@ -456,11 +455,7 @@ impl Drop for Scheduler {
             .chain(late.into_iter().flat_map(Calls::drop_each))
             .chain(idlers.chain(outside).map(catch_drop));
         for panic in dropped.filter_map(Result::err) {
-            let context = ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
-                .with_exception(Some(Exception::panic(&panic)));
-            report::default(&context);
-            drop(context);
-            drop(bury(panic));
+            report::default_destructor(panic, None);
         }
     }
 }

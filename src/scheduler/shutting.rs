@@ -143,7 +143,7 @@ impl Shutdown<'_> {
         let scheduler = self.scheduler;
         let in_time = scheduler.ends();
         loop {
-            for task in scheduler.arena.live() {
+            for task in scheduler.arena.destroyable() {
                 let held = scheduler.is_held(task);
                 scheduler.cancel(task, held.then(|| Box::from(SHUT_DOWN)));
                 scheduler.settle_all();
@@ -154,7 +154,7 @@ impl Shutdown<'_> {
             }
             scheduler.settle_all();
             scheduler.run_all_late();
-            if scheduler.arena.live().is_empty() && scheduler.arena.calls().is_empty() {
+            if scheduler.arena.destroyable().is_empty() && scheduler.arena.calls().is_empty() {
                 break;
             }
             self.next_round();

@@ -14,8 +14,8 @@ use mainstay::{
 };
 
 use crate::support::{
-    Boom, Counts, DropLog, Event, Fault, Recorder, Trace, counting_waker, counts, holding, on_drop,
-    poll_with, quiet, yield_n,
+    Boom, Counts, DropLog, Event, Fault, Recorder, Trace, check_stats, counting_waker, counts,
+    holding, on_drop, poll_with, quiet, yield_n,
 };
 
 type Boxed = Pin<Box<dyn Future<Output = ()>>>;
@@ -1063,4 +1063,74 @@ fn a_raised_limit_lets_the_others_begin() {
     }));
     let text = crate::support::panic_message(|| ex.block_on(refused.as_mut()));
     assert!(text.contains("limit of 0"), "{text}");
+}
+
+/// A destructor that runs between two drives, because its group was dropped there, may drive the executor: what is being
+/// destroyed is not polled, though it is in the run queue.
+#[test]
+fn a_destructor_between_drives_may_drive() {
+    let (ex, _) = executor();
+    let ex = Rc::new(ex);
+    let trace = Trace::new();
+    let (own, t, polls) = (Rc::clone(&ex), trace.clone(), trace.clone());
+    let mut root = Box::pin(TaskGroup::scope(async move |g| {
+        let driver = on_drop(move || {
+            t.push("drives");
+            own.run_until_stalled();
+            t.push("has driven");
+        });
+        let event = Event::new();
+        let waits = event.wait();
+        g.spawn(holding(driver, async move {
+            polls.push("polled");
+            waits.await;
+            polls.push("polled again");
+        }))
+        .detach();
+        yield_n(1).await;
+        event.pulse(); // woken, and not yet polled again
+        LocalHandle::current().stop();
+        pending::<()>().await;
+    }));
+    assert!(ex.try_block_on(root.as_mut()).is_err());
+    let bystander = trace.clone();
+    ex.spawn(async move { bystander.push("bystander") })
+        .detach();
+    drop(root);
+    trace.assert(&["polled", "drives", "bystander", "has driven"]);
+    assert_eq!(all_handed_on(&ex).cancelled, 1);
+}
+
+/// A destructor that runs between two drives may end the executor itself: nothing hangs, and what failed meanwhile is told.
+#[test]
+fn a_destructor_between_drives_may_end_the_executor() {
+    let (ex, recorder) = executor();
+    let log = DropLog::new();
+    let (before, after) = (log.guard("before"), log.guard("after").panics("boom after"));
+    let keeper = ex.spawn(async {});
+    let handle = ex.handle();
+    let slot = Rc::new(RefCell::new(None));
+    let own = Rc::clone(&slot);
+    let mut root = Box::pin(TaskGroup::scope(async move |g| {
+        g.spawn(holding(before, pending::<()>())).detach();
+        let ender = on_drop(move || drop(own.take()));
+        g.spawn(holding(ender, pending::<()>())).detach();
+        g.task()
+            .name("after")
+            .spawn(holding(after, pending::<()>()))
+            .detach();
+        LocalHandle::current().stop();
+        pending::<()>().await;
+    }));
+    assert!(ex.try_block_on(root.as_mut()).is_err());
+    *slot.borrow_mut() = Some(ex);
+    drop(root);
+    log.assert(&["before", "after"]);
+    assert_eq!(recorder.only().task.as_deref(), Some("after"));
+    let stats = check_stats(&handle.stats());
+    assert_eq!(
+        (stats.live, stats.cancelled, stats.failed, stats.unread),
+        (0, 2, 1, 0)
+    );
+    drop(keeper);
 }
