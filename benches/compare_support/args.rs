@@ -16,6 +16,7 @@ Usage: cargo bench --bench compare -- [OPTIONS]
   --rounds N        samples of each peer on each row
   --check           one small sample of each, for its checks (always so in a build with debug assertions)
   --list            print the names of the chosen rows
+  --list-peers      print the names of the chosen peers
   --into FILE       put what is printed also into FILE, between `<!-- NAME -->` and `<!-- /NAME -->`; the names are on stderr
   --once OPS        run one row of one peer once, and print how many operations that was (for profilers)
   --footprint TASKS print one peer's bytes per task in this very process (the memory row runs this)
@@ -32,6 +33,7 @@ pub(crate) struct Args {
     pub(crate) rounds: Option<usize>,
     pub(crate) check: bool,
     pub(crate) list: bool,
+    pub(crate) list_peers: bool,
     pub(crate) once: Option<usize>,
     pub(crate) footprint: Option<usize>,
     pub(crate) size: Option<usize>,
@@ -90,6 +92,7 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Args, String>
             "--into" => args.into.push(value()?.into()),
             "--check" => args.check = true,
             "--list" => args.list = true,
+            "--list-peers" => args.list_peers = true,
             "--help" | "-h" => args.help = true,
             _ => {}
         }

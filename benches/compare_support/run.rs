@@ -53,6 +53,8 @@ fn run(prefix: &str, columns: Vec<Column>, args: &Args) -> Result<(), String> {
         let names = rows.iter().map(|row| row.name);
         let names = names.chain(with_memory.then_some(memory::NAME));
         names.into_iter().try_for_each(|name| out.line(name))
+    } else if args.list_peers {
+        columns.iter().try_for_each(|column| out.line(column.name))
     } else if let Some(tasks) = args.footprint {
         let footprint = one(&columns, "--peer")?.footprint;
         match footprint(tasks, args.size.unwrap_or(64)) {
