@@ -13,10 +13,13 @@ Usage: cargo bench --bench compare -- [OPTIONS]
 
   --row NAME        only this row, or this group of rows (`yield` is `yield/1`, `yield/100`, ...); repeatable
   --peer NAME       only this peer; repeatable
+                    rows of the group `scale` are measured if they are named only
+  --huge            rows of `scale` with 10,000,000 tasks, too; they need up to 10 GB
   --rounds N        samples of each peer on each row
   --check           one small sample of each, for its checks (always so in a build with debug assertions)
   --list            print the names of the chosen rows
   --list-peers      print the names of the chosen peers
+  --chart FILE      draw the comparison, or the rows of `scale`, as an SVG
   --into FILE       put what is printed also into FILE, between `<!-- NAME -->` and `<!-- /NAME -->`; the names are on stderr
   --once OPS        run one row of one peer once, and print how many operations that was (for profilers)
   --footprint TASKS print one peer's bytes per task in this very process (the memory row runs this)
@@ -32,6 +35,8 @@ pub(crate) struct Args {
     peers: Vec<String>,
     pub(crate) rounds: Option<usize>,
     pub(crate) check: bool,
+    pub(crate) huge: bool,
+    pub(crate) chart: Option<PathBuf>,
     pub(crate) list: bool,
     pub(crate) list_peers: bool,
     pub(crate) once: Option<usize>,
@@ -45,6 +50,11 @@ impl Args {
     /// Whether the row is chosen: by its name, by its group, or because none was.
     pub(crate) fn wants(&self, row: &str) -> bool {
         self.rows.is_empty() || self.rows.iter().any(|wanted| is_in(row, wanted))
+    }
+
+    /// Whether the row is chosen by its name, or by its group.
+    pub(crate) fn names(&self, row: &str) -> bool {
+        !self.rows.is_empty() && self.wants(row)
     }
 
     /// Whether the peer is chosen: by its name, or because none was.
@@ -90,6 +100,8 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Args, String>
             "--footprint" => args.footprint = Some(number(&option, &value()?)?),
             "--size" => args.size = Some(any_number(&option, &value()?)?),
             "--into" => args.into.push(value()?.into()),
+            "--huge" => args.huge = true,
+            "--chart" => args.chart = Some(value()?.into()),
             "--check" => args.check = true,
             "--list" => args.list = true,
             "--list-peers" => args.list_peers = true,

@@ -5,6 +5,8 @@ use super::{peer::Column, peers::OURS, rows::Aims};
 /// One row's figures: for each peer one a round.
 pub(crate) struct Figures<'a> {
     pub(crate) row: &'static str,
+    /// The row that decides with whom it can be compared.
+    like: &'static str,
     pub(crate) what: &'static str,
     pub(crate) aims: Aims,
     columns: &'a [Column],
@@ -22,12 +24,14 @@ pub(crate) struct Rival {
 impl<'a> Figures<'a> {
     pub(crate) fn new(
         row: &'static str,
+        like: &'static str,
         what: &'static str,
         aims: Aims,
         columns: &'a [Column],
     ) -> Self {
         Self {
             row,
+            like,
             what,
             aims,
             columns,
@@ -60,7 +64,7 @@ impl<'a> Figures<'a> {
 
     /// The fastest peer whose figure is of the same thing.
     pub(crate) fn best(&self) -> Option<usize> {
-        self.fastest(|column| column.name != OURS && column.is_comparable(self.row))
+        self.fastest(|column| column.name != OURS && column.is_comparable(self.like))
     }
 
     /// The one with the least median of those that `counts` lets through.

@@ -5,6 +5,7 @@
 //! [`rows::ROWS`]; no peer changes.
 
 mod args;
+mod chart;
 mod cpu;
 mod figures;
 mod futures;

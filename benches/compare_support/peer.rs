@@ -5,6 +5,7 @@ use std::{cell::Cell, future, time::Duration};
 use super::{
     memory::{self, Footprint},
     rows::{Row, Sample, is_in},
+    workloads::threads::Post,
 };
 
 /// Rows, or groups of rows, each with a reason.
@@ -89,6 +90,11 @@ pub(crate) trait Peer: Sized + 'static {
         false
     }
 
+    /// What starts tasks on it from other threads, if it has something for that: see [`threads`](super::workloads::threads).
+    fn post(&self) -> Option<Post> {
+        None
+    }
+
     /// Asks it to give back what memory it does not need now; false if it cannot be asked.
     fn shrink(&self) -> bool {
         false
@@ -135,7 +141,7 @@ impl Column {
 
     /// Runs about so many operations of a row on a fresh executor; `None` if that is not possible.
     pub(crate) fn sample(&self, row: &Row, ops: usize) -> Option<Sample> {
-        if self.can(row.name) {
+        if self.can(row.like) {
             (self.sample)(row, ops)
         } else {
             None

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     peer::Peer,
-    workloads::{self, panic, remote, ring, spawn, timer, wake},
+    workloads::{self, panic, remote, ring, spawn, threads, timer, wake},
 };
 
 /// What one run of a workload gave, its counts already checked.
@@ -24,6 +24,8 @@ impl Sample {
 pub(crate) struct Row {
     /// A group, or a group and a parameter.
     pub(crate) name: &'static str,
+    /// The row, or the group, that it is like in what it takes of a peer: mostly itself.
+    pub(crate) like: &'static str,
     /// What an operation is.
     pub(crate) what: &'static str,
     pub(crate) size: Size,
@@ -79,8 +81,16 @@ enum Work {
     RemoteRoundTrip,
     RemoteWakes,
     RemotePolls,
+    /// So many.
+    Threads(usize),
     TimerSleep,
     TimerCreateDrop,
+    /// Beside so many sleeping tasks.
+    TimerArmed(usize),
+    /// Among so many.
+    Parked(usize),
+    /// Beside so many.
+    SpawnBeside(usize),
     RingAsyncChannel,
     RingMpsc,
     Panic,
@@ -201,6 +211,20 @@ pub(crate) const ROWS: &[Row] = &[
         tokio: None,
     }),
     Row::new(
+        "threads/1",
+        "one poll of tasks that after ten polls are sent to an executor anew, on one thread: by a `Spawner`, else by a channel",
+        Work::Threads(1),
+        Size::UpTo(2_000_000),
+    )
+    .like("remote"),
+    Row::new(
+        "threads/2",
+        "one poll of tasks that after ten polls are sent to the other of two threads' executors, wall time by the polls of both; needs two idle cores",
+        Work::Threads(2),
+        Size::UpTo(4_000_000),
+    )
+    .like("remote"),
+    Row::new(
         "timer/sleep",
         "CPU time of one of 100,000 tasks that each sleep once for 1 to 100 ms, spawn included",
         Work::TimerSleep,
@@ -254,6 +278,103 @@ pub(crate) const ROWS: &[Row] = &[
     .aims(Aims::of(0.70, 0.15)),
 ];
 
+/// Rows that differ in a number only: how a cost grows with it. They are measured if they are named.
+pub(crate) struct Series {
+    /// The group of its rows.
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// With the number.
+    pub(crate) rows: &'static [(usize, Row)],
+}
+
+macro_rules! series {
+    ($name:literal, $like:literal, $title:literal, $work:path, $size:expr, [$($count:literal),*]) => {
+        Series {
+            name: concat!("scale/", $name),
+            title: $title,
+            rows: &[$((
+                $count,
+                Row::new(
+                    concat!("scale/", $name, "/", $count),
+                    $title,
+                    $work($count),
+                    $size($count),
+                )
+                .like($like)
+                .rounds_at_most(if $count < 100_000 { 11 } else { 3 }),
+            )),*],
+        }
+    };
+}
+
+/// Enough to measure, whatever the number.
+const fn often(_: usize) -> Size {
+    Size::Exactly(200_000)
+}
+
+/// Each of the tasks some times, and often enough to measure.
+const fn each_often(tasks: usize) -> Size {
+    Size::Exactly(if tasks < 100_000 { 500_000 } else { 5 * tasks })
+}
+
+/// A sleep is an operation, so the number is in the size.
+const fn sleeping(_: usize) -> Work {
+    Work::TimerSleep
+}
+
+const fn each_once(tasks: usize) -> Size {
+    Size::Exactly(tasks)
+}
+
+/// The group of them all.
+pub(crate) const SCALE_GROUP: &str = "scale";
+
+pub(crate) const SCALE: &[Series] = &[
+    series!(
+        "woken",
+        "yield/100",
+        "poll of a task, by the number of tasks woken in each pass",
+        Work::Yield,
+        each_often,
+        [10, 100, 1_000, 10_000, 100_000, 1_000_000]
+    ),
+    series!(
+        "parked",
+        "fan_out",
+        "wake and poll of a parked task, by the number of tasks parked (100 of them woken together, far apart)",
+        Work::Parked,
+        often,
+        [10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000]
+    ),
+    series!(
+        "spawn",
+        "spawn",
+        "spawn and completion, by the number of other tasks parked meanwhile",
+        Work::SpawnBeside,
+        often,
+        [10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000]
+    ),
+    series!(
+        "armed",
+        "timer",
+        "create, poll and drop a sleep, by the number of sleeping tasks",
+        Work::TimerArmed,
+        often,
+        [10, 100, 1_000, 10_000, 100_000, 1_000_000]
+    ),
+    series!(
+        "expiring",
+        "timer",
+        "CPU time of a task that sleeps 1 to 100 ms, by the number of such tasks",
+        sleeping,
+        each_once,
+        [1_000, 10_000, 100_000, 1_000_000]
+    ),
+];
+
+/// From here on a row of a series needs gigabytes, and is measured with `--huge` only.
+pub(crate) const HUGE: usize = 10_000_000;
+
 /// The row of the harness's own overhead.
 pub(crate) const LOOP_ONLY: &str = "loop_only";
 
@@ -264,6 +385,7 @@ impl Row {
     const fn new(name: &'static str, what: &'static str, work: Work, size: Size) -> Self {
         Self {
             name,
+            like: name,
             what,
             size,
             rounds_at_most: usize::MAX,
@@ -274,6 +396,10 @@ impl Row {
 
     const fn aims(self, aims: Aims) -> Self {
         Self { aims, ..self }
+    }
+
+    const fn like(self, like: &'static str) -> Self {
+        Self { like, ..self }
     }
 
     /// More rounds than this would take too long.
@@ -311,8 +437,12 @@ impl Row {
             Work::RemoteRoundTrip => remote::round_trip::<P>(ops),
             Work::RemoteWakes => remote::wakes::<P>(ops),
             Work::RemotePolls => remote::polls::<P>(ops),
+            Work::Threads(threads) => threads::relay::<P>(threads, ops),
             Work::TimerSleep => timer::sleep::<P>(ops)?,
             Work::TimerCreateDrop => timer::create_drop::<P>(ops),
+            Work::TimerArmed(armed) => timer::armed::<P>(armed, ops),
+            Work::Parked(live) => wake::parked::<P>(live, ops),
+            Work::SpawnBeside(parked) => spawn::spawn_beside::<P>(parked, ops),
             Work::RingAsyncChannel => ring::async_channel::<P>(ops),
             Work::RingMpsc => ring::mpsc::<P>(ops),
             Work::Panic => panic::panic::<P>(ops),

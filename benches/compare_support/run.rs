@@ -8,12 +8,13 @@ use std::{
 
 use super::{
     args::{self, Args},
+    chart,
     figures::Figures,
     machine,
     memory::{self, Footprint},
     output::{self, Output},
     peer::Column,
-    rows::{ROWS, Row, Size},
+    rows::{HUGE, ROWS, Row, SCALE, SCALE_GROUP, Size, is_in},
     table,
 };
 
@@ -110,19 +111,34 @@ fn compare(
     }
     table::notes(&mut out, columns, rows, with_memory)?;
 
-    let sections = [
-        ("rows", out.into_text()),
-        ("summary", table::summary(&all)),
-        ("aims", table::aims(&all)),
-        ("machine", machine::describe(columns)),
-    ];
-    let mut rest = Output::default();
-    for (name, text) in &sections[1..] {
-        if !text.is_empty() {
-            rest.line(&format!("\n{name}:\n\n{}", text.trim_end()))?;
-        }
+    let scale = !rows.is_empty() && rows.iter().all(|row| is_in(row.name, SCALE_GROUP));
+    match &args.chart {
+        Some(file) if scale => chart::scale(file, &all)?,
+        Some(file) => chart::comparison(file, &all)?,
+        None => {}
     }
-    let sections = sections.map(|(name, text)| (format!("{prefix}-{name}"), text));
+    let sections = if scale {
+        vec![(SCALE_GROUP, out.into_text())]
+    } else {
+        let rest = [
+            ("summary", table::summary(&all)),
+            ("aims", table::aims(&all)),
+            ("machine", machine::describe(columns)),
+        ];
+        let mut printed = Output::default();
+        for (name, text) in rest.iter().filter(|(_, text)| !text.is_empty()) {
+            printed.line(&format!("\n{name}:\n\n{}", text.trim_end()))?;
+        }
+        [("rows", out.into_text())]
+            .into_iter()
+            .chain(rest)
+            .collect()
+    };
+    let sections: Vec<_> = sections
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(name, text)| (format!("{prefix}-{name}"), text))
+        .collect();
     args.into
         .iter()
         .try_for_each(|file| output::put_into(file, &sections))
@@ -136,7 +152,7 @@ fn measure<'a>(
     check: bool,
     step: (usize, usize),
 ) -> Figures<'a> {
-    let mut figures = Figures::new(row.name, row.what, row.aims, columns);
+    let mut figures = Figures::new(row.name, row.like, row.what, row.aims, columns);
     let rounds = rounds.min(row.rounds_at_most);
     let ops: Vec<_> = columns
         .iter()
@@ -187,7 +203,8 @@ fn measure_memory<'a>(
     check: bool,
     steps: usize,
 ) -> Result<Vec<Figures<'a>>, String> {
-    let figures = |line: &memory::Line| Figures::new(line.row, line.what, line.aims, columns);
+    let figures =
+        |line: &memory::Line| Figures::new(line.row, memory::NAME, line.what, line.aims, columns);
     let mut all: Vec<_> = memory::LINES.iter().map(figures).collect();
     if memory::resident_bytes().is_none() {
         tell("memory: skipped, this system has no /proc/self/status");
@@ -251,13 +268,18 @@ fn turns(count: usize, round: usize) -> impl Iterator<Item = usize> {
 
 /// The chosen timed rows, and whether the memory rows are chosen.
 fn chosen_rows(args: &Args) -> Result<(Vec<&'static Row>, bool), String> {
+    let scale = || SCALE.iter().flat_map(|series| series.rows);
     let names = ROWS.iter().map(|row| row.name);
+    let names = names.chain(scale().map(|(_, row)| row.name));
     let names: Vec<_> = names.chain([memory::NAME]).collect();
     if let Some(unknown) = args.unknown_row(&names) {
         return Err(format!("no row is named {unknown:?}; see --list"));
     }
-    let rows = ROWS.iter().filter(|row| args.wants(row.name)).collect();
-    Ok((rows, args.wants(memory::NAME)))
+    let rows = ROWS.iter().filter(|row| args.wants(row.name));
+    let scale = scale()
+        .filter(|(number, row)| args.names(row.name) && (args.huge || *number < HUGE))
+        .map(|(_, row)| row);
+    Ok((rows.chain(scale).collect(), args.wants(memory::NAME)))
 }
 
 /// The chosen peers that work here; of the others it is told why they do not.
@@ -291,6 +313,9 @@ fn print_help(out: &mut Output, columns: &[Column]) -> Result<(), String> {
         out.line(&format!("  {:<18} {}", row.name, row.what))?;
     }
     out.line(&format!("  {:<18} {}", memory::NAME, memory::WHAT))?;
+    for series in SCALE {
+        out.line(&format!("  {:<18} {}", series.name, series.title))?;
+    }
     out.line("\nPeers:")?;
     for column in columns {
         out.line(&format!("  {:<18} {}", column.name, column.note))?;

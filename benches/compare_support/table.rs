@@ -84,8 +84,13 @@ pub(crate) fn notes(
     with_memory: bool,
 ) -> Result<(), String> {
     out.line("")?;
-    for row in rows {
-        out.line(&format!("- `{}`: {}", row.name, row.what))?;
+    // Rows of a series say the same.
+    for alike in rows.chunk_by(|a, b| a.what == b.what) {
+        let name = match alike {
+            [first, .., last] => format!("`{}` to `{}`", first.name, last.name),
+            _ => format!("`{}`", alike[0].name),
+        };
+        out.line(&format!("- {name}: {}", alike[0].what))?;
     }
     if with_memory {
         out.line(&format!("- `{}`: {}", memory::NAME, memory::WHAT))?;

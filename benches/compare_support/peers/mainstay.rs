@@ -4,7 +4,10 @@ use std::{cell::Cell, time::Duration};
 
 use mainstay::{Executor, JoinError, JoinHandle};
 
-use super::super::peer::Peer;
+use super::super::{
+    peer::Peer,
+    workloads::threads::{Post, Visit},
+};
 
 pub(crate) struct Mainstay(Executor<'static>);
 
@@ -52,6 +55,14 @@ impl Peer for Mainstay {
         self.0
             .set_exception_handler(move |_, _| reports.set(reports.get() + 1));
         true
+    }
+
+    fn post(&self) -> Option<Post> {
+        let spawner = self.0.spawner();
+        Some(Box::new(move |token| {
+            let sent = spawner.call_soon(move |home| home.spawn(Visit::of(token)).detach());
+            sent.expect("the executor is there");
+        }))
     }
 
     fn shrink(&self) -> bool {

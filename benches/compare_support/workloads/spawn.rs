@@ -9,7 +9,7 @@ use super::{
         rows::Sample,
         stage::Stage,
     },
-    sum_below,
+    park, release, sum_below,
 };
 
 /// Tasks that are spawned before the root waits for them.
@@ -21,7 +21,12 @@ const BATCH: usize = 1_000;
 /// root; a thousandth of that is in the figure. Not measured: growth to many live tasks.
 pub(crate) fn spawn<P: Peer>(ops: usize) -> Sample {
     const { assert!(size_of::<Small>() == 16, "the row promises this size") };
-    spawn_batches::<P, Small>(ops, |stage, value| Small { stage, value })
+    spawn_batches::<P, Small>(0, ops, |stage, value| Small { stage, value })
+}
+
+/// Measures: the same beside `parked` tasks that are parked meanwhile.
+pub(crate) fn spawn_beside<P: Peer>(parked: usize, ops: usize) -> Sample {
+    spawn_batches::<P, Small>(parked, ops, |stage, value| Small { stage, value })
 }
 
 /// Measures: the same with futures of 2 KiB, and so every copy of them on their way into the executor.
@@ -30,19 +35,24 @@ pub(crate) fn spawn<P: Peer>(ops: usize) -> Sample {
 /// Not measured: the making of big values.
 pub(crate) fn spawn_2k<P: Peer>(ops: usize) -> Sample {
     const { assert!(size_of::<Large>() == 2_048, "the row promises this size") };
-    spawn_batches::<P, Large>(ops, |stage, value| Large {
+    spawn_batches::<P, Large>(0, ops, |stage, value| Large {
         stage,
         value,
         room: None,
     })
 }
 
-fn spawn_batches<P: Peer, F>(ops: usize, make: impl Fn(&'static Stage, usize) -> F) -> Sample
+fn spawn_batches<P: Peer, F>(
+    beside: usize,
+    ops: usize,
+    make: impl Fn(&'static Stage, usize) -> F,
+) -> Sample
 where
     F: Future<Output = ()> + 'static,
 {
     let (peer, stage, batches) = (P::new(), Stage::leak(), ops.div_ceil(BATCH));
     let time = peer.block_on(async {
+        let parked = park(&peer, stage, beside).await;
         let start = Instant::now();
         for _ in 0..batches {
             stage.expect(BATCH);
@@ -51,9 +61,19 @@ where
             }
             stage.reached().await;
         }
-        start.elapsed()
+        let time = start.elapsed();
+        assert_eq!(
+            release::<P>(stage, parked).await,
+            sum_below(beside),
+            "each parked task has returned its index"
+        );
+        time
     });
-    assert_eq!(stage.polls(), batches * BATCH, "each task is polled once");
+    assert_eq!(
+        stage.polls(),
+        batches * BATCH + 2 * beside,
+        "each task is polled once, a parked one twice"
+    );
     assert_eq!(
         stage.sum(),
         batches * sum_below(BATCH),

@@ -57,17 +57,50 @@ pub(crate) fn sleep<P: Peer>(ops: usize) -> Option<Sample> {
 ///
 /// No other timer is armed. A hundredth of a wake and a poll of the task is in the figure.
 pub(crate) fn create_drop<P: Peer>(ops: usize) -> Sample {
+    create_drop_beside::<P>(0, ops, || Duration::from_secs(1))
+}
+
+/// Measures: the same beside `armed` sleeping tasks; all sleeps are of 100 s to an hour, spread evenly.
+pub(crate) fn armed<P: Peer>(armed: usize, ops: usize) -> Sample {
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    create_drop_beside::<P>(armed, ops, move || Duration::from_millis(long(&mut random)))
+}
+
+/// Milliseconds for which a sleep never ends while it is measured.
+fn long(random: &mut Random) -> u64 {
+    100_000 + random.below(3_500_000)
+}
+
+fn create_drop_beside<P: Peer>(
+    armed: usize,
+    ops: usize,
+    mut duration: impl FnMut() -> Duration + 'static,
+) -> Sample {
     let (peer, stage, bursts) = (P::with_timers(), Stage::leak(), ops.div_ceil(BURST));
+    let reports: &'static Cell<usize> = Box::leak(Box::default());
+    // The sleeping tasks are dropped with the executor, which may report each.
+    peer.count_reports(reports);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (pending, time) = peer.block_on(async {
+        stage.expect(armed);
+        for _ in 0..armed {
+            let duration = Duration::from_millis(long(&mut random));
+            peer.spawn_detached(async move {
+                stage.tick();
+                P::sleep(duration).await;
+                stage.tick();
+            });
+        }
+        stage.reached().await;
         let (mut start, mut pending) = (None, 0);
         let task = peer.spawn(future::poll_fn(move |cx| {
             let start = *start.get_or_insert_with(Instant::now);
             stage.tick();
             for _ in 0..BURST {
-                let sleep = pin!(P::sleep(Duration::from_secs(1)));
+                let sleep = pin!(P::sleep(duration()));
                 pending += usize::from(sleep.poll(cx).is_pending());
             }
-            if stage.polls() == bursts {
+            if stage.polls() == armed + bursts {
                 return Poll::Ready((pending, start.elapsed()));
             }
             cx.waker().wake_by_ref();
@@ -75,7 +108,11 @@ pub(crate) fn create_drop<P: Peer>(ops: usize) -> Sample {
         }));
         P::returned(task.await).expect("the task does not panic")
     });
-    assert_eq!(stage.polls(), bursts, "no dropped sleep wakes the task");
+    assert_eq!(
+        stage.polls(),
+        armed + bursts,
+        "no dropped sleep wakes the task, and no other one ends"
+    );
     assert_eq!(pending, bursts * BURST, "no sleep ends early");
     Sample {
         ops: bursts * BURST,

@@ -14,11 +14,14 @@ use super::{
         rows::Sample,
         stage::Stage,
     },
-    sum_below,
+    park, release, sum_below,
 };
 
 /// Tasks that are woken together.
 const FAN: usize = 10_000;
+
+/// Tasks that are woken together among many that are not.
+const FEW: usize = 100;
 
 /// Measures: a poll of a task that wakes itself by reference and stays pending, among `tasks` of them.
 ///
@@ -77,40 +80,68 @@ pub(crate) fn ping_pong<P: Peer>(ops: usize) -> Sample {
 ///
 /// The tasks do not register again. Not measured: a first registration, wakes that find a task queued.
 pub(crate) fn fan_out<P: Peer>(ops: usize) -> Sample {
-    let (peer, stage, rounds) = (P::new(), Stage::leak(), ops.div_ceil(FAN));
-    stage.wakers.replace(vec![Waker::noop().clone(); FAN]);
-    let (sum, time) = peer.block_on(async {
-        stage.expect(FAN);
-        let parked: Vec<_> = (0..FAN)
-            .map(|index| peer.spawn(Parked::<0>::new(stage, index)))
-            .collect();
-        stage.reached().await;
+    let wake_all = |wakers: &[Waker]| wakers.iter().for_each(Waker::wake_by_ref);
+    heralded::<P>(FAN, FAN, ops, wake_all)
+}
 
+/// Measures: the same where 100 of `live` parked tasks are woken in a row, other ones each time and far from each
+/// other; per task.
+///
+/// The wakers are as far from each other as the tasks: with many tasks, finding the waker is a good part of it, the
+/// same for all peers.
+pub(crate) fn parked<P: Peer>(live: usize, ops: usize) -> Sample {
+    let few = live.min(FEW);
+    let (step, mut next) = (far_step(live), 0);
+    heralded::<P>(live, few, ops, move |wakers| {
+        for _ in 0..few {
+            wakers[next].wake_by_ref();
+            next += step;
+            if next >= live {
+                next -= live;
+            }
+        }
+    })
+}
+
+/// About 0.618 of `count`, and so that counting on by it, modulo `count`, a power of ten, goes through all numbers.
+fn far_step(count: usize) -> usize {
+    let step = (count * 618 / 1_000) | 1;
+    if step % 5 == 0 { step + 2 } else { step }
+}
+
+/// Has one task wake `few` of `live` parked tasks by `wake`, wait until these were polled, and so on.
+fn heralded<P: Peer>(
+    live: usize,
+    few: usize,
+    ops: usize,
+    mut wake: impl FnMut(&[Waker]) + 'static,
+) -> Sample {
+    let (peer, stage, rounds) = (P::new(), Stage::leak(), ops.div_ceil(few));
+    let (sum, time) = peer.block_on(async {
+        let parked = park(&peer, stage, live).await;
         let herald = peer.spawn(async move {
             let wakers = stage.wakers.take();
             let start = Instant::now();
             for _ in 0..rounds {
-                stage.expect(FAN);
-                wakers.iter().for_each(Waker::wake_by_ref);
+                stage.expect(few);
+                wake(&wakers);
                 stage.reached().await;
             }
             let time = start.elapsed();
-            stage.over.set(true);
-            wakers.iter().for_each(Waker::wake_by_ref);
+            stage.wakers.replace(wakers);
             time
         });
         let time = P::returned(herald.await).expect("the herald does not panic");
-
-        let mut sum = 0;
-        for handle in parked {
-            sum += P::returned(handle.await).expect("no task panics");
-        }
-        (sum, time)
+        (release::<P>(stage, parked).await, time)
     });
-    assert_eq!(stage.polls(), (rounds + 2) * FAN, "each wake is one poll");
-    assert_eq!(sum, sum_below(FAN), "each task has returned its index");
+    assert_eq!(
+        stage.polls(),
+        rounds * few + 2 * live,
+        "each wake is one poll"
+    );
+    assert_eq!(sum, sum_below(live), "each task has returned its index");
     Sample {
-        ops: rounds * FAN,
+        ops: rounds * few,
         time,
     }
 }
