@@ -32,6 +32,7 @@ impl Peer for Embassy {
         ("spawn_2k", STATIC_TASKS),
         ("join", STATIC_TASKS),
         ("join_1000", STATIC_TASKS),
+        ("threads", STATIC_TASKS),
         ("panic", STATIC_TASKS),
         ("memory", STATIC_TASKS),
         (

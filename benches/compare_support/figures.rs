@@ -64,7 +64,9 @@ impl<'a> Figures<'a> {
 
     /// The fastest peer whose figure is of the same thing.
     pub(crate) fn best(&self) -> Option<usize> {
-        self.fastest(|column| column.name != OURS && column.is_comparable(self.like))
+        self.fastest(|column| {
+            column.name != OURS && column.is_comparable(self.row) && column.is_comparable(self.like)
+        })
     }
 
     /// The one with the least median of those that `counts` lets through.

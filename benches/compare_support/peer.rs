@@ -141,7 +141,7 @@ impl Column {
 
     /// Runs about so many operations of a row on a fresh executor; `None` if that is not possible.
     pub(crate) fn sample(&self, row: &Row, ops: usize) -> Option<Sample> {
-        if self.can(row.like) {
+        if self.can(row.name) && self.can(row.like) {
             (self.sample)(row, ops)
         } else {
             None
