@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::rows::is_in;
+use super::{rows::is_in, sections::from_where_cargo_was_started};
 
 /// The text of `--help`, without the lists of rows and peers.
 pub(crate) const HELP: &str = "\
@@ -99,9 +99,9 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Args, String>
             "--once" => args.once = Some(number(&option, &value()?)?),
             "--footprint" => args.footprint = Some(number(&option, &value()?)?),
             "--size" => args.size = Some(any_number(&option, &value()?)?),
-            "--into" => args.into.push(value()?.into()),
+            "--into" => args.into.push(from_where_cargo_was_started(&value()?)),
             "--huge" => args.huge = true,
-            "--chart" => args.chart = Some(value()?.into()),
+            "--chart" => args.chart = Some(from_where_cargo_was_started(&value()?)),
             "--check" => args.check = true,
             "--list" => args.list = true,
             "--list-peers" => args.list_peers = true,

@@ -1,8 +1,8 @@
 //! What the figures were measured with.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{fs, path::Path, thread};
 
-use super::peer::Column;
+use super::{peer::Column, programs::first_line_of};
 
 /// A Markdown list: date, machine, system, compiler, versions of the peers.
 pub(crate) fn describe(columns: &[Column]) -> String {
@@ -51,16 +51,10 @@ fn versions(columns: &[Column]) -> Option<String> {
     let versions = named.into_iter().map(|package| {
         let entry = format!("name = \"{package}\"\nversion = \"");
         let version = lock
-            .split_once(&entry)
+            .rsplit_once(&entry) // of several, the latest is last
             .and_then(|(_, rest)| rest.split_once('"'))
             .map_or("?", |(version, _)| version);
         format!("{package} {version}")
     });
     Some(versions.collect::<Vec<_>>().join(", "))
-}
-
-fn first_line_of(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().next().map(str::to_owned)
 }

@@ -12,10 +12,10 @@ use super::{
     figures::Figures,
     machine,
     memory::{self, Footprint},
-    output::{self, Output},
+    output::Output,
     peer::Column,
     rows::{HUGE, ROWS, Row, SCALE, SCALE_GROUP, Size, is_in},
-    table,
+    sections, table,
 };
 
 /// How often each peer is sampled on a row unless `--rounds` says otherwise.
@@ -141,7 +141,7 @@ fn compare(
         .collect();
     args.into
         .iter()
-        .try_for_each(|file| output::put_into(file, &sections))
+        .try_for_each(|file| sections::put_into(file, &sections))
 }
 
 /// Measures one row. `step` is where it stands among all.
