@@ -11,6 +11,7 @@ use std::task::Waker;
 
 use crate::exception::{Exception, Owned};
 use crate::listeners::Listeners;
+use crate::locals::Locals;
 use crate::task::{TaskId, TaskInfo};
 use crate::unwind::Panic;
 
@@ -100,6 +101,9 @@ pub(crate) enum Awaiter {
 pub(crate) trait Deliver: fmt::Debug {
     /// Takes the outcome out of the task's cell, where it can be taken now, and hands it over.
     fn deliver(self: Box<Self>) -> Delivery;
+
+    /// The task, by id and index, while its outcome has not been taken.
+    fn task(&self) -> Option<(TaskId, u32)>;
 
     /// Whether the handle is still there.
     fn is_held(&self) -> bool;
@@ -209,6 +213,8 @@ pub(crate) struct KeptFailure {
     pub(crate) exception: Owned,
     /// Nobody has read it yet: it counts as unread until it is handed on or told.
     pub(crate) unread: bool,
+    /// What was set where it happened, for as long as it may have to be told.
+    pub(crate) locals: Option<Locals>,
 }
 
 /// That a task belongs to a group.
@@ -277,6 +283,10 @@ pub(crate) struct Extras {
     pub(crate) also: Option<Box<Panic>>,
     /// Who is to be woken when the task is asked to end; the task itself, in the ordinary case, needs no place here.
     pub(crate) listeners: Option<Rc<RefCell<Listeners>>>,
+    /// The task-local values that the task inherited.
+    pub(crate) inherited: Option<Locals>,
+    /// Those that were set where it ended.
+    pub(crate) ended_in: Option<Locals>,
     /// Shared with the task's `CancelHandle`s: [`FINISHED`], [`ASKED`].
     pub(crate) finished: Option<Arc<AtomicU8>>,
     /// The message of the failure that the group has taken.
@@ -286,6 +296,11 @@ pub(crate) struct Extras {
 }
 
 impl Extras {
+    /// What its handlers and callbacks are to see.
+    pub(crate) fn locals(&self) -> Option<&Locals> {
+        self.ended_in.as_ref().or(self.inherited.as_ref())
+    }
+
     /// A record for a task that may already be awaited by key; 0 is no key.
     pub(crate) fn new(awaiter_key: usize) -> Self {
         Extras {

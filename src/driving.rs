@@ -5,7 +5,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::report::{self};
+use crate::locals;
+use crate::report;
 use crate::scheduler::Scheduler;
 use crate::task::TaskInfo;
 use crate::unwind::{self, Panic, Watch};
@@ -32,7 +33,8 @@ pub(crate) fn enter<R>(scheduler: &Rc<Scheduler>, f: impl FnOnce() -> R) -> R {
         .is_ok();
     let _leave = Leave(pushed);
     let _watch = Watch::new();
-    f()
+    // What is set up the stack is that of another executor's task, or of whoever drives.
+    locals::aside(f)
 }
 
 /// The innermost driven executor of this thread.

@@ -51,6 +51,14 @@ impl<'a> Exception<'a> {
         Exception(View::Source(error))
     }
 
+    /// The panic that it is, if it was caught here.
+    pub(crate) fn as_panic(&self) -> Option<&'a Panic> {
+        match self.0 {
+            View::Panic(panic) => Some(panic),
+            _ => None,
+        }
+    }
+
     /// Whether this is a panic.
     pub fn is_panic(&self) -> bool {
         matches!(self.0, View::Panic(_) | View::Payload(_))

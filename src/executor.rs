@@ -17,13 +17,14 @@ use crate::context::{self, ExceptionHandler, LocalHandle, TaskBuilder};
 use crate::driving;
 use crate::error::Stopped;
 use crate::join::JoinHandle;
+use crate::locals::{self, Locals};
 use crate::remote::endpoint::Endpoint;
 use crate::report::{self, ContextKind, ExceptionContext};
 use crate::scheduler::counters::Stats;
 use crate::scheduler::{Scheduler, Settings};
 use crate::spawner::Spawner;
 use crate::task::TaskInfo;
-use crate::unwind::{Panic, catch, catch_drop};
+use crate::unwind::{Panic, catch, catch_drop, resume};
 use crate::waker;
 
 /// A single-threaded executor. It owns every task spawned on it until the task ends.
@@ -90,7 +91,7 @@ pub struct Progress {
 enum Driving<T> {
     Finished(T),
     /// The root panicked.
-    Panicked(Box<Panic>),
+    Panicked(Box<Panic>, Option<Locals>),
     Stopped(Option<Box<dyn Any + Send>>),
 }
 
@@ -142,7 +143,7 @@ impl<'env> Executor<'env> {
     pub fn block_on<F: Future>(&self, root: F) -> F::Output {
         match self.drive_root("block_on", root) {
             Driving::Finished(value) => value,
-            Driving::Panicked(panic) => resume_unwind(panic.into_payload()),
+            Driving::Panicked(panic, noted) => self.unwind(*panic, noted),
             Driving::Stopped(Some(payload)) => resume_unwind(payload),
             Driving::Stopped(None) => stopped(),
         }
@@ -162,7 +163,7 @@ impl<'env> Executor<'env> {
     pub fn try_block_on<F: Future>(&self, root: F) -> Result<F::Output, Stopped> {
         match self.drive_root("try_block_on", root) {
             Driving::Finished(value) => Ok(value),
-            Driving::Panicked(panic) => resume_unwind(panic.into_payload()),
+            Driving::Panicked(panic, noted) => self.unwind(*panic, noted),
             Driving::Stopped(payload) => Err(Stopped::new(payload)),
         }
     }
@@ -579,6 +580,9 @@ impl<'env> Executor<'env> {
     /// Runs a root. What the root leaves is settled before this returns.
     #[track_caller]
     fn drive_root<F: Future>(&self, what: &str, root: F) -> Driving<F::Output> {
+        // The root is part of the caller's code, and sees what is set there. The tasks do not.
+        let mut set = locals::current();
+        let inherits = set.is_some();
         self.drive(what, |driven| {
             let arena = self.owner.arena();
             let slot = arena.root();
@@ -595,21 +599,31 @@ impl<'env> Executor<'env> {
                     if timed {
                         self.scheduler.root_begins();
                     }
+                    if inherits {
+                        locals::exchange(&mut set);
+                    }
                     // User code: the root's poll.
                     let polled = catch(|| match root.as_mut().as_pin_mut() {
                         Some(root) => root.poll(&mut cx),
                         None => Poll::Pending,
                     });
+                    if inherits {
+                        locals::exchange(&mut set);
+                    }
                     if timed {
                         self.scheduler.root_ends(what);
                     }
-                    self.scheduler.settle();
                     match polled {
-                        Ok(Poll::Pending) => {}
-                        Ok(Poll::Ready(value)) => break self.finished(value),
+                        Ok(Poll::Pending) => self.scheduler.settle(),
+                        Ok(Poll::Ready(value)) => {
+                            self.scheduler.settle();
+                            break self.finished(value);
+                        }
                         Err(panic) => {
+                            let noted = self.scheduler.take_note(&panic);
+                            self.scheduler.settle();
                             self.scheduler.drop_stop();
-                            break Driving::Panicked(panic);
+                            break Driving::Panicked(panic, noted);
                         }
                     }
                 }
@@ -624,7 +638,10 @@ impl<'env> Executor<'env> {
                 }
             };
             // User code: Drop of the root. Inside the drive, so that what it cancels goes at once.
-            if let Err(panic) = catch(|| root.set(None)) {
+            let (dropped, set) = locals::within(set.take(), || catch(|| root.set(None)));
+            // The caller's scope has it too: nothing of the user's is dropped.
+            drop(set);
+            if let Err(panic) = dropped {
                 self.scheduler.tell(
                     ContextKind::Destructor,
                     "Panic in the destructor of the root",
@@ -636,6 +653,17 @@ impl<'env> Executor<'env> {
             self.scheduler.settle_all();
             result
         })
+    }
+
+    /// Goes on with the root's panic, which began where `noted` was set. If this drive is nested in another executor's, it
+    /// may become the failure of a task there.
+    #[cold]
+    fn unwind(&self, panic: Panic, noted: Option<Locals>) -> ! {
+        match (noted, driving::current()) {
+            (Some(noted), Some(outer)) => outer.note_panic(&panic, noted),
+            (noted, _) => self.scheduler.let_go(noted),
+        }
+        resume(panic)
     }
 
     /// The root has its value. A stop that was asked for meanwhile ends with this drive; a fatal one beats the value.

@@ -14,7 +14,7 @@ use crate::driving;
 use crate::error::{ExceptionError, InvalidState, JoinError, outcome};
 use crate::exception::Exception;
 use crate::remote::endpoint::{CancelRequest, Endpoint};
-use crate::report::{self};
+use crate::report;
 use crate::scheduler::Scheduler;
 use crate::task::{TaskId, TaskInfo, TaskState};
 use crate::unwind::catch_drop;
@@ -309,9 +309,21 @@ impl<T> JoinHandle<T> {
     fn take_aside(&mut self, end: End) -> Option<Result<T, JoinError>> {
         if end == End::Failed {
             self.read();
+            self.let_go();
         }
         let (id, name) = (self.claim.id(), self.claim.name());
         Some(outcome(id, &name, self.claim.take()?))
+    }
+
+    /// A failure keeps the task-local values that it happened under: for as long as it is here to be told.
+    fn let_go(&self) {
+        if !self.claim.has_extras() {
+            return;
+        }
+        let (Some(scheduler), Some(task)) = (self.scheduler(), self.claim.task()) else {
+            return;
+        };
+        scheduler.let_go_of(task);
     }
 
     /// A handle of a task that never began is finished without ever having been published.

@@ -74,6 +74,7 @@ mod unwind;
 
 mod exception;
 mod listeners;
+mod locals;
 mod park;
 mod task;
 mod timer;
@@ -99,6 +100,7 @@ mod error;
 mod join;
 mod remote_handle;
 mod request;
+mod task_local;
 
 mod call;
 mod context;
@@ -145,6 +147,7 @@ pub use scheduler::shutting::ShutdownReport;
 pub use shutdown::run;
 pub use spawner::{Closed, Spawner};
 pub use task::{TaskId, TaskInfo, TaskState};
+pub use task_local::{AccessError, LocalKey, TaskLocalFuture};
 pub use time::{Elapsed, Interval, Sleep, interval, sleep, sleep_until, timeout, timeout_at};
 pub use unwind::PanicLocation;
 

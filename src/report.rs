@@ -461,12 +461,17 @@ pub(crate) fn default(context: &ExceptionContext<'_>) {
 
 /// Tells the default handler of a destructor that panicked where there is no executor to tell, and drops the panic.
 pub(crate) fn default_destructor(panic: Box<Panic>, task: Option<TaskInfo>) {
-    let context = ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
-        .with_exception(Some(Exception::panic(&panic)))
-        .with_task(task);
-    default(&context);
-    drop(context);
-    drop(bury(panic));
+    let mut next = Some(panic);
+    while let Some(mut panic) = next {
+        // What followed it is told by itself.
+        next = panic.also.take();
+        let context = ExceptionContext::of(ContextKind::Destructor, "Panic in a destructor")
+            .with_exception(Some(Exception::panic(&panic)))
+            .with_task(task.clone());
+        default(&context);
+        drop(context);
+        drop(bury(panic));
+    }
 }
 
 fn text(context: &ExceptionContext<'_>) -> String {

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 /// How often a payload's destructor may panic with a further payload before the rest is leaked.
 const MAX_PAYLOADS: usize = 16;
@@ -104,6 +105,21 @@ impl Panic {
         message(self.payload())
     }
 
+    /// Whether this is the panic that `mark` was made of: there is no more to go by than what the payload shows.
+    pub(crate) fn is(&self, mark: &Mark) -> bool {
+        mark.address == (&raw const *self.payload).addr()
+            && mark.payload == (*self.payload).type_id()
+            && mark.message.as_deref() == text(&*self.payload)
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            address: (&raw const *self.payload).addr(),
+            payload: (*self.payload).type_id(),
+            message: text(&*self.payload).map(str::to_owned),
+        }
+    }
+
     /// Remembers `second` behind this panic and those before it.
     pub(crate) fn push(&mut self, second: Box<Panic>) {
         let mut last = &mut self.also;
@@ -112,6 +128,14 @@ impl Panic {
         }
         *last = Some(second);
     }
+}
+
+/// What a panic is known by when it is caught again.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    address: usize,
+    payload: TypeId,
+    message: Option<String>,
 }
 
 impl fmt::Debug for Panic {
@@ -189,6 +213,26 @@ pub(crate) fn resume(panic: Panic) -> ! {
         let _ = NOTED.try_with(|noted| noted.replace(Some(note)).map(drop));
     }
     panic::resume_unwind(payload)
+}
+
+/// Unwinds with the first of a chain of panics, and tells the others.
+#[cold]
+pub(crate) fn unwind(mut panic: Panic, tell: impl Fn(Box<Panic>)) -> ! {
+    if let Some(also) = panic.also.take() {
+        tell(also);
+    }
+    resume(panic)
+}
+
+/// Ends a destructor of ours in which those of the user have panicked. Where the thread is unwinding already, they are all
+/// told.
+#[inline]
+pub(crate) fn end_drop(dropped: Result<(), Box<Panic>>, tell: impl Fn(Box<Panic>)) {
+    match dropped {
+        Ok(()) => {}
+        Err(panic) if thread::panicking() => tell(panic),
+        Err(panic) => unwind(*panic, tell),
+    }
 }
 
 /// Drops a caught panic, with the panics that its payload's destructor may start in turn. Returns what has to be told

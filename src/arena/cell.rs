@@ -9,11 +9,12 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
 use crate::exception::{AnyError, Exception, Owned};
+use crate::locals::{self, Which};
 use crate::unwind::{Panic, catch, catch_drop};
 
 use super::pages;
 use super::record::make_extras;
-use super::slots::{CANCEL, CLAIMED, Header, STORED};
+use super::slots::{CANCEL, CLAIMED, EXTRAS, Header, STORED};
 
 /// Decides what output counts as a failure.
 pub(crate) trait Judge<T> {
@@ -257,9 +258,21 @@ unsafe fn returned<F: Future, J: Judge<F::Output>>(
     value: F::Output,
 ) -> Step {
     if needs_drop::<F>() {
+        // SAFETY: the header is that of an occupied cell.
+        let extras = unsafe { header.as_ref() }.has(EXTRAS);
+        let failed = J::failure(&value).is_some();
         // User code: Drop of F.
-        // SAFETY: the future is alive, and gone after this call, whether it unwinds or not.
-        if let Err(panic) = catch(|| unsafe { drop_future::<F>(header) }) {
+        let drop = || {
+            // SAFETY: the future is alive, and gone after this call, whether it unwinds or not.
+            unsafe { drop_future::<F>(header) }
+        };
+        let dropped = if extras || failed {
+            // SAFETY: the header is that of an occupied cell.
+            drop_to_tell(unsafe { header.as_ref() }, failed, Which::Returned, drop)
+        } else {
+            catch(drop)
+        };
+        if let Err(panic) = dropped {
             // SAFETY: the future is gone, so the cell holds nothing.
             return unsafe { spoiled::<F, J>(header, value, panic) };
         }
@@ -284,6 +297,25 @@ unsafe fn returned<F: Future, J: Judge<F::Output>>(
             Step::Failed
         }
     }
+}
+
+/// Drops the future of a task whose end somebody may be told of, who is then to see what was set in it.
+#[cold]
+pub(super) fn drop_to_tell(
+    header: &Header,
+    failed: bool,
+    which: Which,
+    drop: impl FnOnce(),
+) -> Result<(), Box<Panic>> {
+    let called = header.has(EXTRAS) && !make_extras(header).borrow().callbacks.is_empty();
+    if !failed && !called {
+        return catch(drop);
+    }
+    let (dropped, found) = locals::collect(which, drop);
+    if found.is_some() {
+        make_extras(header).borrow_mut().ended_in = found;
+    }
+    dropped
 }
 
 /// A destructor of a future that had returned panicked: the task failed, and its value goes. If it had returned an error,

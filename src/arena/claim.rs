@@ -447,6 +447,17 @@ fn take_kept_message(header: &Header) -> Option<Box<str>> {
     make_extras(header).borrow_mut().kept.take()
 }
 
+/// Nobody is left to be told what the destructors do.
+#[cold]
+#[inline(never)]
+fn let_go(pinned: Pinned) {
+    let (awaiter, dropped) = pinned.publish_for_handle();
+    drop(catch(move || drop(awaiter)));
+    if let Err(panic) = dropped {
+        drop(bury(panic));
+    }
+}
+
 impl<T> Drop for Claim<T> {
     #[inline]
     fn drop(&mut self) {
@@ -454,11 +465,7 @@ impl<T> Drop for Claim<T> {
         if tag == 0 {
             // The handle has asked for the token and done what is to be done; a bare claim only lets go.
             if let Some(pinned) = self.give_up() {
-                let (awaiter, dropped) = pinned.publish_for_handle();
-                drop(catch(move || drop(awaiter)));
-                if let Err(panic) = dropped {
-                    drop(bury(panic));
-                }
+                let_go(pinned);
             }
         } else if tag == REMAINS {
             let remains: *mut Remains = self

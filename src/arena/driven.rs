@@ -5,9 +5,9 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::task::Context;
 
-use crate::unwind::catch;
+use crate::locals::Which;
 
-use super::cell::Step;
+use super::cell::{Step, drop_to_tell};
 use super::ended::Ended;
 use super::record::reference;
 use super::slots::{
@@ -238,7 +238,8 @@ unsafe fn destroy(arena: &Arena, slot: NonNull<Header>) -> Option<Ended<'_>> {
     front.set_running(Some(slot));
     // User code: Drop of the future.
     // SAFETY: as in `Driven::poll`: alive, ours alone by RUNNING, and what it borrows is alive by contract (A5).
-    let dropped = catch(|| unsafe { (header.vtable.get().drop_future)(slot) });
+    let drop = || unsafe { (header.vtable.get().drop_future)(slot) };
+    let dropped = drop_to_tell(header, false, Which::Pending, drop);
     front.set_running(below);
     if let Some(below) = marked {
         below.clear(RUNNING);

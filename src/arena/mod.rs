@@ -53,6 +53,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::completion::Extras;
 use crate::key::Key;
+use crate::locals::Locals;
 use crate::remote::endpoint::Endpoint;
 use crate::remote::table;
 use crate::task::{TaskId, TaskInfo};
@@ -584,6 +585,12 @@ impl Arena {
         }
     }
 
+    /// Takes the task-local values that its end was told under.
+    pub(crate) fn take_locals(&self, task: TaskRef) -> [Option<Locals>; 2] {
+        self.extras_if_any(task)
+            .map_or([None, None], |record| take_locals(&record))
+    }
+
     /// Marks a task for cancelling. What that leads to is the caller's to do.
     pub(crate) fn ask_cancel(&self, task: TaskRef) -> CancelState {
         let Some(slot) = self.find(task) else {
@@ -670,8 +677,17 @@ impl Arena {
         self.drop_membership(slot);
         // SAFETY: the caller holds an occupied slot.
         let record = take_extras(unsafe { slot.as_ref() });
-        // Callbacks and a foreign awaiter were taken out before (by the token, under `catch`); what remains is ours.
-        drop(record);
+        let Some(record) = record else {
+            return;
+        };
+        // Callbacks and a foreign awaiter were taken out before (by the token, under `catch`); what remains is ours. So were
+        // the task-local values, but for where no scheduler comes to it any more.
+        for locals in take_locals(&record).into_iter().flatten() {
+            // User code: Drop of task-local values.
+            if let Err(panic) = locals.release() {
+                drop(bury(panic));
+            }
+        }
     }
 
     /// A vacated slot's entry came out of the run queue: now it can be let again.
@@ -757,6 +773,11 @@ impl Drop for Arena {
         self.drop_hook_panics();
         table::release(self.endpoint);
     }
+}
+
+fn take_locals(record: &RefCell<Extras>) -> [Option<Locals>; 2] {
+    let mut record = record.borrow_mut();
+    [record.inherited.take(), record.ended_in.take()]
 }
 
 /// A panic that came out of dropping what a cell held.

@@ -187,6 +187,7 @@ where
                         task: info,
                         exception: Owned::Error(Box::new(error)),
                         unread: false,
+                        locals: None,
                     })),
                     Ok(Err(_)) | Err(_) => {}
                 }
@@ -220,6 +221,7 @@ where
                 task,
                 exception,
                 unread: false,
+                locals: None,
             })
         }
     });

@@ -126,6 +126,7 @@ where
             task: None,
             exception,
             unread: true,
+            locals: None,
         }));
         match self.value.take() {
             Some(value) if failures.is_empty() => return Ok(value),
@@ -153,6 +154,7 @@ impl<B: Future, J, R> Drop for Scope<'_, B, J, R> {
                 task: None,
                 exception,
                 unread: true,
+                locals: None,
             });
         }
     }

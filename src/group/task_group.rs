@@ -11,6 +11,7 @@ use crate::context::{LocalHandle, TaskBuilder};
 use crate::driving;
 use crate::exception::AnyError;
 use crate::join::JoinHandle;
+use crate::locals::Locals;
 use crate::report;
 use crate::scheduler::members::report_of;
 use crate::task::TaskId;
@@ -341,11 +342,14 @@ impl Shared {
     }
 
     /// Tells of a failure that nobody will be handed.
-    pub(super) fn tell(&self, failure: KeptFailure) {
+    pub(super) fn tell(&self, mut failure: KeptFailure) {
         match self.members.scheduler() {
             Some(scheduler) => scheduler.not_handed_on(failure),
             None => {
                 report::default(&report_of(&failure));
+                if let Some(Err(panic)) = failure.locals.take().map(Locals::release) {
+                    driving::tell_destructor(panic, None);
+                }
                 // Whose drop contains what the failure's own does.
                 drop(ExceptionGroup::new(vec![failure], false));
             }

@@ -7,6 +7,7 @@ use crate::arena::TaskRef;
 use crate::arena::ended::Pinned;
 use crate::completion::{CallbackId, Completion, DoneCallback, End, Extras, Outcome};
 use crate::exception::Exception;
+use crate::locals::{self, Locals};
 use crate::report::ContextKind;
 use crate::task::TaskInfo;
 use crate::unwind::{Panic, catch, catch_drop};
@@ -25,13 +26,16 @@ pub(super) struct Calls {
     pub(super) also: Option<Box<Panic>>,
     /// The hooks are to be told first.
     pub(super) hooks: bool,
+    /// What they are to see.
+    pub(super) locals: Option<Locals>,
     pub(super) queue: VecDeque<(CallbackId, DoneCallback)>,
 }
 
 impl Calls {
     /// Drops what nobody will call, each under its own guard.
     pub(super) fn drop_each(self) -> impl Iterator<Item = Result<(), Box<Panic>>> {
-        self.queue.into_iter().map(catch_drop)
+        let locals = self.locals.map(Locals::release);
+        self.queue.into_iter().map(catch_drop).chain(locals)
     }
 }
 
@@ -110,6 +114,9 @@ impl Scheduler {
         }
         let known = task.is_some_and(|task| self.arena.note_late(task, true));
         let pinned = task.and_then(|task| self.arena.pin_unread(task));
+        let locals = task
+            .and_then(|task| self.locals_of(task))
+            .or_else(locals::current);
         let mut late = self.late.borrow_mut();
         // The note spares tasks with one late callback, the ordinary case, the search.
         let calls = if known {
@@ -126,6 +133,7 @@ impl Scheduler {
                 pinned,
                 also: None,
                 hooks: false,
+                locals,
                 queue: VecDeque::from([(id, call)]),
             }),
         }

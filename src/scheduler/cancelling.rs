@@ -102,7 +102,8 @@ impl Scheduler {
         loop {
             let next = self.graveyard.borrow_mut().pop_front();
             let Some(task) = next else { break };
-            if let Some(ended) = driven.destroy(task) {
+            // The destructors see what their own task inherited, not what is set where it is cancelled.
+            if let Some(ended) = self.within(None, || driven.destroy(task)) {
                 self.ended(ended);
             }
         }

@@ -41,7 +41,7 @@ impl Scheduler {
                         )
                         .with_task(Some(info))
                         .with_handle_held(self.is_held(task));
-                        self.report(&context);
+                        self.within(self.locals_of(task), || self.report(&context));
                     } else {
                         self.reporter.count_one();
                     }

@@ -13,10 +13,12 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::arena::TaskRef;
 use crate::arena::cell::Judge;
 use crate::arena::claim::{Claim, Taken};
 use crate::completion::{Awaiter, Deliver, Delivery, Looked, Owed};
 use crate::exception::Exception;
+use crate::locals::Locals;
 use crate::remote::handover::{Delivered, Handover, Look};
 use crate::report::{self, ContextKind, ExceptionContext};
 use crate::task::{Name, TaskId, TaskInfo, TaskState};
@@ -91,6 +93,11 @@ impl<T: 'static, J: Judge<T> + 'static> Deliver for Carrier<T, J> {
         delivery
     }
 
+    fn task(&self) -> Option<(TaskId, u32)> {
+        let task = self.claim.task()?;
+        Some((task.id, task.index))
+    }
+
     fn is_held(&self) -> bool {
         self.promise
             .handover
@@ -105,6 +112,12 @@ impl<T, J> fmt::Debug for Carrier<T, J> {
             .field("task", &self.info.id())
             .finish_non_exhaustive()
     }
+}
+
+/// A failure that is owed, and what was set where it happened.
+pub(super) struct Owing {
+    owed: Rc<dyn Owed>,
+    locals: Option<Locals>,
 }
 
 /// A failure in a handover, of which somebody must get to know.
@@ -202,13 +215,21 @@ impl Scheduler {
 
     /// Hands an outcome over.
     pub(super) fn deliver(&self, carrier: Box<dyn Deliver>) {
+        let mut locals = carrier.task().and_then(|(id, index)| {
+            let task = TaskRef { id, index };
+            let locals = self.locals_of(task);
+            self.let_go_of(task);
+            locals
+        });
         let mut delivery = carrier.deliver();
         if let Some(owed) = delivery.owed.take() {
             let id = delivery.task.id();
-            self.owed.borrow_mut().insert(id, owed);
+            let locals = locals.take();
+            self.owed.borrow_mut().insert(id, Owing { owed, locals });
             // Its handle may be gone already.
             self.look_at(id, false);
         }
+        self.let_go(locals);
         self.delivered(delivery);
     }
 
@@ -242,15 +263,24 @@ impl Scheduler {
 
     /// Settles what is owed for a task, if its handle has read it or is gone; in any case, if this is the `last` look.
     fn look_at(&self, id: TaskId, last: bool) {
-        let owed = self.owed.borrow_mut().remove(&id);
-        let Some(owed) = owed else { return };
-        match owed.look(last, &mut |info, exception, held| {
-            self.report_owed(info, exception, held);
-        }) {
-            Looked::Held => drop(self.owed.borrow_mut().insert(id, owed)),
+        let owing = self.owed.borrow_mut().remove(&id);
+        let Some(Owing { owed, locals }) = owing else {
+            return;
+        };
+        let looked = self.within(locals.clone(), || {
+            owed.look(last, &mut |info, exception, held| {
+                self.report_owed(info, exception, held);
+            })
+        });
+        match looked {
+            Looked::Held => {
+                drop(self.owed.borrow_mut().insert(id, Owing { owed, locals }));
+                return;
+            }
             Looked::Read => self.count_read(),
             Looked::Told(delivery) => self.delivered(delivery),
         }
+        self.let_go(locals);
     }
 
     fn report_owed(&self, info: &TaskInfo, exception: Exception<'_>, held: bool) {

@@ -8,6 +8,7 @@ use crate::arena::TaskRef;
 use crate::arena::ended::{Ended, Pinned};
 use crate::completion::{Awaiter, End, FINISHED, KeptFailure};
 use crate::exception::Exception;
+use crate::locals::{self, Locals};
 use crate::report::{ContextKind, ExceptionContext, Installed};
 use crate::task::TaskInfo;
 use crate::unwind::{Panic, bury, catch};
@@ -36,6 +37,8 @@ pub(super) struct Notice {
     message: Cow<'static, str>,
     panic: Option<Box<Panic>>,
     task: Option<TaskInfo>,
+    /// What was set where it arose.
+    locals: Option<Locals>,
 }
 
 impl Scheduler {
@@ -70,6 +73,10 @@ impl Scheduler {
     #[cold]
     fn ended_aside(&self, ended: Ended<'_>) {
         let mut pinned = ended.pin();
+        let panic = pinned
+            .exception()
+            .and_then(|exception| exception.as_panic());
+        self.end_in_note(pinned.task(), panic);
         if pinned.is_call() {
             return self.call_ended(pinned);
         }
@@ -117,9 +124,12 @@ impl Scheduler {
         // There is no exception that anybody could look at: published at once.
         let queue = take_callbacks(record.as_deref());
         let (task, info) = (pinned.task(), pinned.info());
-        let left = self.leave_group(&mut pinned, &info);
-        self.publish(pinned, &info);
-        self.wake_left(left, Some(&info));
+        let locals = self.locals_of(task);
+        self.within(locals.clone(), || {
+            let left = self.leave_group(&mut pinned, &info);
+            self.publish(pinned, &info);
+            self.wake_left(left, Some(&info));
+        });
         let hooks = !self.hooks.done.is_empty();
         if hooks || !queue.is_empty() {
             self.push(Item::Calls(Calls {
@@ -129,8 +139,11 @@ impl Scheduler {
                 pinned: None,
                 also: None,
                 hooks,
+                locals,
                 queue,
             }));
+        } else {
+            self.let_go(locals);
         }
     }
 
@@ -222,6 +235,7 @@ impl Scheduler {
             return;
         }
         let _done = Settled(self);
+        self.drop_note();
         let mut now = self.items.borrow().len();
         while now > 0 {
             let Some(item) = self.items.borrow_mut().pop_front() else {
@@ -230,13 +244,15 @@ impl Scheduler {
             now -= 1;
             match item {
                 Item::Ended(pinned, also) => {
-                    if let Some(calls) = self.finish(pinned, also) {
+                    let locals = self.locals_of(pinned.task());
+                    if let Some(calls) = self.within(locals, || self.finish(pinned, also)) {
                         self.items.borrow_mut().push_front(Item::Calls(calls));
                         now += 1;
                     }
                 }
                 Item::Calls(calls) => {
-                    if let Some(rest) = self.run_calls(calls, left) {
+                    let locals = calls.locals.clone();
+                    if let Some(rest) = self.within(locals, || self.run_calls(calls, left)) {
                         self.items.borrow_mut().push_front(Item::Calls(rest));
                         break;
                     }
@@ -250,10 +266,16 @@ impl Scheduler {
         match item {
             Item::Unread(pinned) => {
                 let info = pinned.info();
-                self.conclude(pinned, None, &info);
+                self.within(self.locals_of(pinned.task()), || {
+                    self.conclude(pinned, None, &info)
+                });
             }
-            Item::Kept(failure) => self.tell_kept(failure),
-            Item::Notice(notice) => self.notify(notice),
+            Item::Notice(mut notice) => {
+                self.within(notice.locals.take(), || self.notify(notice));
+            }
+            Item::Kept(mut failure) => {
+                self.within(failure.locals.take(), || self.tell_kept(failure));
+            }
             Item::Ended(..) | Item::Calls(_) => unreachable!("these are the loop's"),
         }
     }
@@ -266,11 +288,13 @@ impl Scheduler {
         panic: Option<Box<Panic>>,
         task: Option<TaskInfo>,
     ) {
+        let noted = panic.as_deref().and_then(|panic| self.take_note(panic));
         self.push(Item::Notice(Notice {
             kind,
             message: message.into(),
             panic,
             task,
+            locals: noted.or_else(locals::current),
         }));
         if !self.arena.is_driven() {
             // No loop will come to it: a report is made where it arises.
@@ -359,6 +383,7 @@ impl Scheduler {
             task: Some(pinned.task()),
             end: pinned.end(),
             info,
+            locals: self.locals_of(pinned.task()),
             pinned: Some(pinned),
             also,
             hooks,
@@ -439,6 +464,10 @@ impl Scheduler {
                 return;
             }
         }
+        if pinned.end() != End::Failed || !pinned.is_claimed() {
+            // A failure keeps what it happened under: a late callback, or a late report, is to see it.
+            self.let_go_of(task);
+        }
         let (awaiter, dropped) = pinned.publish();
         if let Err(panic) = dropped {
             self.tell_destructor(panic, Some(info));
@@ -473,6 +502,7 @@ impl Scheduler {
             return;
         }
         let info = pinned.info();
+        self.let_go_of(pinned.task());
         let (awaiter, dropped) = pinned.publish_for_handle();
         if let Err(panic) = dropped {
             self.tell_destructor(panic, Some(&info));
@@ -488,7 +518,9 @@ impl Scheduler {
         let info = pinned.info();
         // A handler may have read it meanwhile, in the report of another.
         if !pinned.is_told() && !pinned.is_read() {
-            self.report_task(&pinned, &info, ContextKind::NeverRetrieved, None);
+            self.within(self.locals_of(task), || {
+                self.report_task(&pinned, &info, ContextKind::NeverRetrieved, None);
+            });
         }
         self.publish(pinned, &info);
     }
@@ -500,6 +532,9 @@ struct Settled<'a>(&'a Scheduler);
 impl Drop for Settled<'_> {
     fn drop(&mut self) {
         self.0.settling.set(false);
-        self.0.has_items.set(!self.0.items.borrow().is_empty());
+        let noted = self.0.note.borrow().is_some();
+        self.0
+            .has_items
+            .set(noted || !self.0.items.borrow().is_empty());
     }
 }

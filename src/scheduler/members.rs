@@ -6,6 +6,7 @@ use crate::arena::TaskRef;
 use crate::arena::ended::{Ended, Pinned};
 use crate::completion::{Awaiter, Custody, End, Group, KeptFailure, Membership};
 use crate::exception::Owned;
+use crate::locals;
 use crate::report::{ContextKind, ExceptionContext, Installed};
 use crate::task::{TaskId, TaskInfo};
 use crate::unwind::{catch_drop, guarded};
@@ -169,6 +170,7 @@ impl Scheduler {
             task: Some(info.clone()),
             exception,
             unread,
+            locals: self.locals_of(pinned.task()),
         })
     }
 
@@ -187,6 +189,7 @@ impl Scheduler {
 
     /// A kept failure was handed to the group's caller.
     pub(crate) fn handed_on(&self, failure: &mut KeptFailure) {
+        self.let_go(failure.locals.take());
         if std::mem::replace(&mut failure.unread, false) && failure.task.is_some() {
             self.count_read();
         }
@@ -194,7 +197,8 @@ impl Scheduler {
 
     /// A kept failure could not be handed to anybody: it is reported, now or after what is being told, unless somebody
     /// has read it.
-    pub(crate) fn not_handed_on(&self, failure: KeptFailure) {
+    pub(crate) fn not_handed_on(&self, mut failure: KeptFailure) {
+        failure.locals = failure.locals.or_else(locals::current);
         self.push(Item::Kept(failure));
         if !self.arena.is_driven() {
             self.settle_reports();

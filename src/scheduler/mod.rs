@@ -14,6 +14,7 @@ pub(crate) mod counters;
 pub(crate) mod delivery;
 mod ending;
 pub(crate) mod hooks;
+mod inheriting;
 mod listening;
 pub(crate) mod members;
 pub(crate) mod messages;
@@ -36,9 +37,10 @@ use crate::arena::cell::Judge;
 use crate::arena::claim::Claim;
 use crate::arena::owner::Gate;
 use crate::arena::{Arena, TaskRef};
-use crate::completion::{CallbackId, Group, Owed};
+use crate::completion::{CallbackId, Group};
 use crate::home;
 use crate::listeners::Listeners;
+use crate::locals;
 use crate::remote::inbox::Inbox;
 use crate::report::{self, ContextKind, Reporter};
 use crate::task::{TaskId, TaskInfo};
@@ -46,8 +48,10 @@ use crate::unwind::{Panic, catch_drop};
 
 use callbacks::Calls;
 use counters::Counters;
+use delivery::Owing;
 use ending::Item;
 use hooks::Hooks;
+use inheriting::Note;
 use messages::Messages;
 use policy::ReportPolicy;
 use shutting::SHUT_DOWN;
@@ -66,6 +70,8 @@ pub(crate) struct Scheduler {
     items: RefCell<VecDeque<Item>>,
     /// `items` is not empty: the one thing that the pass looks at after each poll.
     has_items: Cell<bool>,
+    /// What was set where a panic began that is on its way.
+    note: RefCell<Option<Note>>,
     /// `items` is being worked off up the stack.
     settling: Cell<bool>,
     /// Tasks to be destroyed by the outermost cancel or drop.
@@ -100,7 +106,7 @@ pub(crate) struct Scheduler {
     next_callback: Cell<u64>,
     inbox: Arc<Messages>,
     /// Failures that were handed over to handles elsewhere, and of which nobody knows yet.
-    owed: RefCell<BTreeMap<TaskId, Rc<dyn Owed>>>,
+    owed: RefCell<BTreeMap<TaskId, Owing>>,
     time: Time,
     /// The state of the generator that orders passes, if they are to be shuffled.
     shuffle: Option<Cell<u64>>,
@@ -158,6 +164,7 @@ impl Scheduler {
             reporter: Reporter::default(),
             items: RefCell::default(),
             has_items: Cell::new(false),
+            note: RefCell::default(),
             settling: Cell::new(false),
             graveyard: RefCell::default(),
             burying: Cell::new(false),
@@ -240,8 +247,22 @@ impl Scheduler {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let aside = !self.arena.is_driven() || self.spawns_aside.get();
+        let aside = !self.arena.is_driven() || self.spawns_aside.get() || locals::is_set();
         if aside {
+            if locals::is_set() {
+                let mut prepare = Some(prepare);
+                return self.spawn_inheriting::<_, J>(
+                    gate,
+                    group,
+                    Box::pin(future),
+                    location,
+                    &mut |claim| {
+                        if let Some(prepare) = prepare.take() {
+                            prepare(claim);
+                        }
+                    },
+                );
+            }
             if self.takes_no_more() {
                 return self.refuse(gate, future);
             }
@@ -448,10 +469,13 @@ impl Drop for Scheduler {
         let idlers = std::mem::take(self.idlers.get_mut()).into_wakers();
         let outside = std::mem::take(self.outside.get_mut()).into_wakers();
         let fatal = self.fatal.take();
+        let note = self.note.take();
         // One by one: two that panic in one drop would abort.
-        // User code: Drop of the handler's and callbacks' captures, of foreign wakers, of a payload that nobody collected.
+        // User code: Drop of the handler's and callbacks' captures, of foreign wakers, of a payload that nobody collected, of
+        // task-local values.
         let dropped = [self.reporter.set_handler(None), catch_drop(fatal)]
             .into_iter()
+            .chain(note.map(Note::release))
             .chain(late.into_iter().flat_map(Calls::drop_each))
             .chain(idlers.chain(outside).map(catch_drop));
         for panic in dropped.filter_map(Result::err) {

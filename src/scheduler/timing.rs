@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::arena::TaskRef;
 use crate::arena::owner::Gate;
+use crate::locals;
 use crate::report::ContextKind;
 use crate::timer::{TimerId, Timers};
 use crate::unwind::{catch, catch_drop};
@@ -274,6 +275,23 @@ impl Scheduler {
     /// Makes a callback.
     #[track_caller]
     pub(crate) fn call<'env, F>(
+        &self,
+        gate: Gate<'env>,
+        due: Due,
+        call: F,
+        location: &'static Location<'static>,
+    ) -> Option<(TaskRef, Option<TimerId>)>
+    where
+        F: FnOnce() + 'env,
+    {
+        if locals::is_set() {
+            return self.call_inheriting(gate, due, Box::new(call), location);
+        }
+        self.call_plainly(gate, due, call, location)
+    }
+
+    #[track_caller]
+    pub(super) fn call_plainly<'env, F>(
         &self,
         gate: Gate<'env>,
         due: Due,

@@ -33,6 +33,7 @@ mod retention;
 mod shutdown;
 mod spawner;
 mod structure;
+mod task_local;
 mod teardown;
 mod time;
 mod traits;

@@ -7,12 +7,12 @@ use std::future::Ready;
 use std::time::Duration;
 
 use mainstay::{
-    AsCompleted, Builder, CallHandle, CallbackId, CancelHandle, CancelOnDrop, Closed, Completion,
-    ContextKind, Elapsed, Exception, ExceptionContext, ExceptionError, ExceptionGroup, Executor,
-    GaveUp, GroupSummary, Handles, Interval, InvalidState, JoinError, JoinHandle, JoinSet,
-    LocalHandle, Outcome, PanicLocation, Progress, Raced, RemoteHandle, ReportPolicy,
-    RestartPolicy, ShutdownReport, Sleep, Spawner, Stats, Stopped, Supervisor, TaskBuilder,
-    TaskError, TaskGroup, TaskId, TaskInfo, TaskState,
+    AccessError, AsCompleted, Builder, CallHandle, CallbackId, CancelHandle, CancelOnDrop, Closed,
+    Completion, ContextKind, Elapsed, Exception, ExceptionContext, ExceptionError, ExceptionGroup,
+    Executor, GaveUp, GroupSummary, Handles, Interval, InvalidState, JoinError, JoinHandle,
+    JoinSet, LocalHandle, LocalKey, Outcome, PanicLocation, Progress, Raced, RemoteHandle,
+    ReportPolicy, RestartPolicy, ShutdownReport, Sleep, Spawner, Stats, Stopped, Supervisor,
+    TaskBuilder, TaskError, TaskGroup, TaskId, TaskInfo, TaskLocalFuture, TaskState,
 };
 
 fn send_and_sync<T: Send + Sync + 'static>() {}
@@ -42,6 +42,9 @@ fn what_may_cross_threads_is_send_and_sync() {
     send_and_sync::<GroupSummary>();
     send_and_sync::<RestartPolicy>();
     send_and_sync::<GaveUp>();
+    send_and_sync::<AccessError>();
+    // A key is a static: it is both, whatever its values are.
+    send_and_sync::<LocalKey<std::rc::Rc<u8>>>();
 }
 
 #[test]
@@ -58,6 +61,7 @@ fn every_error_is_an_error() {
     // Its errors may be ones that stay on their thread.
     fn an_error_at_home<T: Error + 'static>() {}
     an_error_at_home::<ExceptionGroup>();
+    an_error::<AccessError>();
 }
 
 #[test]
@@ -87,6 +91,8 @@ fn everything_public_can_be_shown() {
     shown::<Handles<std::vec::IntoIter<JoinHandle<Cell<u8>>>>>();
     shown::<TaskError<String>>();
     shown::<Raced<Cell<u8>>>();
+    shown::<LocalKey<Executor<'static>>>();
+    shown::<TaskLocalFuture<Executor<'static>, std::future::Pending<Executor<'static>>>>();
 }
 
 // `Debug` of everything at hand, inside and outside of a drive: it neither panics nor blocks, and errors say what to do.
@@ -105,7 +111,10 @@ fn showing_is_harmless_at_any_time() {
     };
     assert!(show().contains("shown"));
     ex.block_on(async { assert!(show().contains("shown")) });
-    let texts: [&dyn Display; 4] = [
+    mainstay::task_local! { static UNSET: u8; }
+    let unset = UNSET.try_with(|_| ()).unwrap_err();
+    let texts: [&dyn Display; 5] = [
+        &unset,
         &InvalidState::Pending,
         &InvalidState::Taken,
         &ExceptionError::Cancelled,

@@ -1,0 +1,261 @@
+//! For how long values live, and what their destructors may do.
+
+use super::{GUARD, OTHER, USER, told, user};
+use crate::support::{
+    DropLog, Recorder, Trace, check_accounting, counts, holding, on_drop, panic_message, quiet,
+    yield_n,
+};
+use mainstay::{ContextKind, Executor, JoinHandle, LocalHandle, spawn, task_local};
+use std::future::pending;
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+#[test]
+fn a_value_goes_with_its_scope_on_every_way() {
+    quiet();
+    let log = DropLog::new();
+    let ex = Executor::new();
+    let recorder = Recorder::on(&ex);
+    let value = |name: &str| log.guard(name);
+
+    GUARD.sync_scope(value("closure"), || ());
+    log.assert(&["closure"]);
+
+    // Ready, and dropped where the await ends.
+    let (guard, seen) = (value("awaited"), log.clone());
+    ex.block_on(async move {
+        GUARD.scope(guard, async {}).await;
+        assert_eq!(seen.count("awaited"), 1);
+    });
+
+    // Never polled.
+    drop(GUARD.scope(value("unpolled"), async {}));
+    drop(ex.spawn(GUARD.scope(value("returned"), async {})));
+    let panicked = ex.spawn(GUARD.scope(value("panicked"), async { panic!("boom") }));
+    let cancelled = ex.spawn(GUARD.scope(value("cancelled"), pending::<()>()));
+    ex.run_until_stalled();
+    cancelled.cancel();
+    ex.run_until_stalled();
+    assert_eq!(
+        log.names(),
+        ["closure", "awaited", "unpolled", "returned", "cancelled"]
+    );
+    assert_eq!(log.count("panicked"), 0, "kept with the failure");
+    ex.block_on(panicked).unwrap_err();
+    assert_eq!(log.count("panicked"), 1);
+
+    let kept = ex.spawn(GUARD.scope(value("kept failure"), async { panic!("boom") }));
+    ex.run_until_stalled();
+    assert_eq!(log.count("kept failure"), 0);
+    drop(kept);
+    assert_eq!(log.count("kept failure"), 1);
+
+    ex.spawn(GUARD.scope(value("with the executor"), pending::<()>()))
+        .detach();
+    GUARD.sync_scope(value("callback's"), || {
+        ex.call_later(Duration::from_secs(1_000), || ());
+    });
+    ex.run_until_stalled();
+    drop(ex);
+    assert_eq!(log.count("with the executor"), 1);
+    assert_eq!(log.count("callback's"), 1);
+    assert_eq!(log.len(), 9, "each once");
+    log.assert_home();
+    assert_eq!(recorder.len(), 3, "two panics, one task destroyed");
+}
+
+#[test]
+fn a_failure_in_a_handle_that_outlives_the_executor_lets_its_values_go_at_last() {
+    quiet();
+    let log = DropLog::new();
+    let ex = Executor::new();
+    ex.set_exception_handler(|_, _| {});
+    let fails = || GUARD.scope(log.guard("value"), async { panic!("boom") });
+    let (taken, dropped): (JoinHandle<()>, JoinHandle<()>) = (ex.spawn(fails()), ex.spawn(fails()));
+    ex.run_until_stalled();
+    drop(ex);
+    let mut taken = taken;
+    assert!(taken.result().unwrap().is_err());
+    log.assert(&["value"]);
+    drop(dropped);
+    log.assert(&["value", "value"]);
+}
+
+// A chain of tasks that spawn one another must not drag all their values along (P7).
+#[test]
+fn a_chain_of_tasks_keeps_one_value_of_a_key() {
+    fn link(n: u32, log: DropLog) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            assert!(GUARD.try_with(|_| ()).is_ok());
+            // Its own, that of the one before, and that of the one that spawned it and is not yet told of.
+            assert!(log.len() + 3 >= n as usize, "{n}: {} dropped", log.len());
+            if n < 1_000 {
+                let guard = log.guard(n.to_string());
+                let next = GUARD.scope(guard, link(n + 1, log));
+                spawn(next).detach();
+            }
+        })
+    }
+    let ex = Executor::new();
+    let log = DropLog::new();
+    let recorder = Recorder::on(&ex);
+    ex.spawn(GUARD.scope(log.guard("0"), link(1, log.clone())))
+        .detach();
+    ex.run_until_stalled();
+    assert!(recorder.is_empty(), "{:?}", recorder.reports());
+    assert_eq!(log.len(), 1_000);
+}
+
+#[test]
+fn a_value_whose_destructor_panics_fails_whoever_ends_its_scope() {
+    quiet();
+    let ex = Executor::new();
+    let recorder = Recorder::on(&ex);
+    let log = DropLog::new();
+    let bomb = |text: &str| log.guard(text).panics(format!("boom {text}"));
+
+    let message = panic_message(|| GUARD.sync_scope(bomb("closure"), || ()));
+    assert_eq!(message, "boom closure");
+
+    // Awaited: the task fails. As the whole future: its destructor panicked, so that it failed too.
+    ex.spawn({
+        let value = bomb("awaited");
+        async move { GUARD.scope(value, async {}).await }
+    })
+    .detach();
+    ex.spawn(GUARD.scope(bomb("whole"), async {})).detach();
+    let cancelled = ex.spawn(GUARD.scope(bomb("cancelled"), pending::<()>()));
+    ex.run_until_stalled();
+    cancelled.cancel();
+    ex.run_until_stalled();
+    assert_eq!(
+        recorder.exceptions(),
+        ["boom awaited", "boom whole", "boom cancelled"]
+    );
+    assert_eq!(counts(&ex).failed, 3);
+    assert_eq!(log.len(), 4, "each once");
+
+    // The last to let go is an heir that has returned long ago: it has not failed, and the report is one by itself.
+    recorder.take();
+    let heir = GUARD.sync_scope(bomb("heir's"), || ex.spawn(yield_n(3)));
+    ex.block_on(heir).unwrap();
+    assert_eq!(recorder.kinds(), [ContextKind::Destructor]);
+    assert_eq!(recorder.exceptions(), ["boom heir's"]);
+    assert_eq!(counts(&ex).failed, 3);
+    check_accounting(&ex);
+}
+
+#[test]
+fn two_values_that_both_panic_are_both_contained() {
+    quiet();
+    let log = DropLog::new();
+    let ex = Executor::new();
+    let recorder = Recorder::on(&ex);
+    let bomb = |text: &str| {
+        log.guard(text)
+            .panics_while_unwinding(format!("boom {text}"))
+    };
+
+    // One task inherits both, and is the last to have them.
+    let heir = GUARD.sync_scope(bomb("1"), || {
+        OTHER.sync_scope(bomb("2"), || ex.spawn(async {}))
+    });
+    ex.block_on(heir).unwrap();
+    assert_eq!(recorder.exceptions(), ["boom 1", "boom 2"]);
+    recorder.take();
+
+    // The future's own destructor, and two values: the first is the task's failure, the others are told after it.
+    let future = holding(bomb("3"), async {});
+    ex.spawn(GUARD.scope(bomb("4"), OTHER.scope(bomb("5"), future)))
+        .detach();
+    ex.run_until_stalled();
+    let mut told = recorder.exceptions();
+    told.sort();
+    assert_eq!(told, ["boom 3", "boom 4", "boom 5"]);
+    recorder.take();
+
+    // While the poll's own panic unwinds through the scopes.
+    let inner = OTHER.scope(bomb("6"), async { panic!("boom poll") });
+    let both = GUARD.scope(bomb("7"), inner);
+    ex.spawn(async {
+        both.await;
+    })
+    .detach();
+    ex.run_until_stalled();
+    let told = recorder.exceptions();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told.contains(&"boom poll".into()), "{told:?}");
+    assert_eq!(log.len(), 7, "each once");
+    check_accounting(&ex);
+}
+
+#[test]
+fn a_destructor_of_a_value_may_do_anything() {
+    quiet();
+    task_local! { static ANY: Box<dyn std::any::Any>; }
+    let ex = Executor::new();
+    let recorder = Recorder::on(&ex);
+    let trace = Trace::new();
+    let seen = trace.clone();
+    let busy = on_drop(move || {
+        seen.push(format!("{} {}", user(), ANY.try_with(|_| ()).is_ok()));
+        spawn(USER.scope("spawned", async { panic!("boom") })).detach();
+        LocalHandle::current().clear_exception_handler();
+        USER.sync_scope("within", || seen.push(user()));
+    });
+    ex.block_on(async {
+        ANY.scope(Box::new(busy), USER.scope("ada", async {})).await;
+    });
+    trace.assert(&["- false", "within"]);
+    recorder.install(&ex);
+    ex.run_until_stalled();
+    assert_eq!(recorder.exceptions(), ["boom"]);
+}
+
+// A destructor that runs because of a panic catches one of its own: it is the first that is told, under its values.
+#[test]
+fn a_panic_within_a_destructor_does_not_take_the_place_of_the_first() {
+    quiet();
+    let ex = Executor::new();
+    let trace = told(&ex);
+    ex.spawn(async {
+        let _caught = on_drop(|| {
+            let caught = catch_unwind(|| USER.sync_scope("destructor", || panic!("boom inner")));
+            assert!(caught.is_err());
+        });
+        USER.scope("first", async { panic!("boom") }).await
+    })
+    .detach();
+    ex.run_until_stalled();
+    trace.assert(&["boom@first"]);
+}
+
+#[test]
+fn a_spawn_on_an_executor_that_is_gone_drops_the_future_under_the_values() {
+    let trace = Trace::new();
+    let log = DropLog::new();
+    let ex = Executor::new();
+    let handle = ex.handle();
+    let keep = ex.spawn(async {});
+    drop(ex);
+    let noted = trace.clone();
+    let seen = on_drop(move || noted.push(user()));
+    USER.sync_scope("ada", || {
+        GUARD.sync_scope(log.guard("value"), || {
+            let refused = handle.spawn(holding(seen, async {}));
+            assert!(refused.is_cancelled());
+            assert!(!handle.call_soon(|| ()).cancel());
+        })
+    });
+    trace.assert(&["ada"]);
+    log.assert(&["value"]);
+    drop(keep);
+}
+
+#[test]
+fn showing_a_key_or_a_scope_shows_no_value() {
+    let scope = USER.scope("secret", pending::<()>());
+    let text = format!("{USER:?} {scope:?}");
+    assert!(text.contains("USER") && text.contains("TaskLocalFuture"));
+    assert!(!text.contains("secret"), "{text}");
+}
