@@ -1,12 +1,15 @@
 //! What tasks and callbacks inherit from where they are made.
 
-use super::{GUARD, HITS, USER, user};
-use crate::support::{DropLog, Event, Fault, Trace, check_accounting, holding, on_drop, yield_n};
-use mainstay::{Executor, LocalHandle, current_task, spawn, spawn_fallible, yield_now};
 use std::cell::Cell;
 use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
+
+use mainstay::{Executor, LocalHandle, current_task, spawn, spawn_fallible, yield_now};
+
+use crate::support::{DropLog, Event, Fault, Trace, check_accounting, holding, on_drop, yield_n};
+
+use super::{GUARD, HITS, USER, user};
 
 // api.md: inherited by spawned tasks, which share the value.
 #[test]

@@ -5,9 +5,11 @@ mod scopes;
 mod told;
 mod values;
 
-use crate::support::{Guard, Trace, yield_n};
-use mainstay::{Completion, Executor, JoinHandle, task_local};
 use std::cell::Cell;
+
+use mainstay::{Completion, Executor, JoinHandle, task_local};
+
+use crate::support::{Guard, Trace, yield_n};
 
 task_local! {
     static USER: &'static str;

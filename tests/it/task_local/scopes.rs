@@ -1,14 +1,16 @@
 //! Where a value is set, and where it is not.
 
-use super::{HITS, USER, user};
-use crate::support::{Boom, Trace, panic_message, quiet, yield_n};
-use mainstay::{Executor, LocalKey, spawn, yield_now};
-use std::cell::Cell;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::ready;
 use std::panic::panic_any;
 use std::pin::pin;
 use std::rc::Rc;
+
+use mainstay::{Executor, LocalKey, spawn, yield_now};
+
+use crate::support::{Boom, Trace, panic_message, quiet, yield_n};
+
+use super::{HITS, USER, user};
 
 #[test]
 fn a_value_is_set_within_its_scope_and_nowhere_else() {

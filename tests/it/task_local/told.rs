@@ -1,15 +1,18 @@
 //! Under what values handlers and done callbacks are told.
 
-use super::{GUARD, HITS, USER, noting, passer_by, told, user};
-use crate::support::{Boom, DropLog, Fault, Trace, counts, holding, quiet, yield_n};
-use mainstay::{Executor, JoinHandle, LocalHandle, ReportPolicy, spawn, spawn_fallible, yield_now};
 use std::cell::Cell;
-use std::future::pending;
-use std::future::ready;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
-use std::panic::panic_any;
+use std::future::{pending, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
+
+use mainstay::{
+    Executor, JoinHandle, LocalHandle, ReportPolicy, Supervisor, TaskGroup, spawn, spawn_fallible,
+    yield_now,
+};
+
+use crate::support::{Boom, DropLog, Fault, Trace, counts, holding, quiet, yield_n};
+
+use super::{GUARD, HITS, USER, noting, passer_by, told, user};
 
 // B023, for a panic: what was set where it began, through every scope that it left.
 #[test]
@@ -353,4 +356,68 @@ fn where_a_panic_happened_is_known_through_scopes() {
     .detach();
     ex.run_until_stalled();
     assert_eq!(line.get(), here);
+}
+
+// B023 in groups: a supervisor's own handler, and the report of what a group could not hand on.
+#[test]
+fn groups_tell_under_the_values_of_the_member_that_failed() {
+    quiet();
+    let ex = Executor::new();
+    let trace = told(&ex);
+    let own = trace.clone();
+    let other = passer_by(&ex);
+    ex.block_on(USER.scope("owner", async {
+        Supervisor::scope(async |s| {
+            s.set_exception_handler(move |_, _| own.push(format!("own@{}", user())));
+            s.spawn(USER.scope("child", async { panic!("boom") }))
+                .detach();
+            s.spawn(async { panic!("boom") }).detach();
+            yield_n(3).await;
+        })
+        .await;
+    }));
+    trace.assert(&["own@child", "own@owner"]);
+
+    // The group keeps the failure, and is dropped before it could be handed on.
+    let group = ex.spawn(async {
+        let ended = TaskGroup::scope(async |g| {
+            g.spawn(USER.scope("member", async { panic!("boom") }))
+                .detach();
+            pending::<()>().await;
+        })
+        .await;
+        drop(ended);
+    });
+    ex.tick(2);
+    while ex.stats().failed < 3 {
+        ex.tick(1);
+    }
+    ex.block_on(USER.scope("killer", async { group.cancel() }));
+    trace.assert(&["boom@member"]);
+    drop(other);
+}
+
+// B023 for a task from another thread, whose handle is dropped there unread.
+#[test]
+fn a_failure_owed_to_another_thread_is_told_under_its_own_values() {
+    quiet();
+    let ex = Executor::builder()
+        .report(ReportPolicy::IfUnretrieved)
+        .build();
+    let trace = told(&ex);
+    let log = DropLog::new();
+    let guard = log.guard("value");
+    let spawner = ex.spawner();
+    let thread = std::thread::spawn(move || {
+        spawner
+            .spawn(move || GUARD.scope(guard, USER.scope("remote", async { panic!("boom") })))
+            .unwrap()
+    });
+    let handle = thread.join().unwrap();
+    ex.run_until_stalled();
+    trace.assert(&[]);
+    drop(handle);
+    ex.block_on(USER.scope("root", yield_n(2)));
+    trace.assert(&["boom@remote"]);
+    log.assert(&["value"]);
 }

@@ -1,14 +1,17 @@
 //! For how long values live, and what their destructors may do.
 
-use super::{GUARD, OTHER, USER, told, user};
+use std::future::pending;
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+use mainstay::{ContextKind, Executor, JoinHandle, LocalHandle, spawn, task_local};
+
 use crate::support::{
     DropLog, Recorder, Trace, check_accounting, counts, holding, on_drop, panic_message, quiet,
     yield_n,
 };
-use mainstay::{ContextKind, Executor, JoinHandle, LocalHandle, spawn, task_local};
-use std::future::pending;
-use std::panic::catch_unwind;
-use std::time::Duration;
+
+use super::{GUARD, OTHER, USER, told, user};
 
 #[test]
 fn a_value_goes_with_its_scope_on_every_way() {
