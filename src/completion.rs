@@ -153,7 +153,7 @@ pub(crate) enum Looked {
 /// What members of it belong to: a task group, a supervisor, a combinator. It is told of their ends before any handle can
 /// look.
 ///
-/// No user code runs in any of these, but for the destructors of what is given: nothing.
+/// The only user code that runs in any of these is foreign wakers of those who wait, contained.
 pub(crate) trait Group {
     /// Why nothing can be spawned into it; `None`: it is open.
     fn refusal(&self) -> Option<&'static str>;

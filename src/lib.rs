@@ -65,6 +65,13 @@
 //! [`run`] is an executor, a root, and a shutdown of what the root leaves. [`Executor::shutdown`] asks every task to end, which
 //! one that has something to finish first hears by [`cancel_requested`], gives them time, and drops the rest.
 
+//!
+//! # Groups
+//!
+//! Tasks that belong together, and are gone when what holds them is: [`TaskGroup`], in which the first failure ends all, and
+//! [`Supervisor`], in which each fails for itself; [`JoinSet`] for outcomes as they come; [`gather`], [`as_completed`],
+//! [`race`] and their kin for a batch.
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod home;

@@ -4,13 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use crate::arena::TaskRef;
 use crate::arena::owner::Gate;
 use crate::completion::{Admission, Awaiter, Group};
 use crate::context::{LocalHandle, TaskBuilder};
 use crate::driving;
+use crate::listeners::Listeners;
 use crate::report;
 use crate::request::CancelRequested;
 use crate::scheduler::Scheduler;
@@ -25,6 +26,10 @@ pub(super) struct Members {
     scheduler: Weak<Scheduler>,
     gate: Gate<'static>,
     roster: RefCell<Roster>,
+    /// Who waits until a task would run at once.
+    waiting_for_room: RefCell<Listeners>,
+    /// There is somebody.
+    room_is_wanted: Cell<bool>,
     /// Who polls the group's scope.
     awaiter: RefCell<Awaiter>,
     /// That waits for the members alone: it is woken by the last.
@@ -46,6 +51,8 @@ impl Members {
             scheduler: Weak::clone(ex.weak()),
             gate: ex.gate().unbound(),
             roster: RefCell::default(),
+            waiting_for_room: RefCell::default(),
+            room_is_wanted: Cell::new(false),
             awaiter: RefCell::default(),
             waiting: Cell::new(false),
             host: Cell::new(None),
@@ -94,7 +101,11 @@ impl Members {
 
     /// Strikes a member off that has ended.
     pub(super) fn strike(&self, tag: usize) -> Option<TaskRef> {
-        self.roster.borrow_mut().strike(tag)
+        let member = self.roster.borrow_mut().strike(tag);
+        if self.room_is_wanted.get() {
+            self.offer_room();
+        }
+        member
     }
 
     /// Bounds how many run at once.
@@ -105,6 +116,42 @@ impl Members {
         };
         self.roster.borrow_mut().set_limit(limit);
         self.release();
+        self.offer_room();
+    }
+
+    /// Waits until a task would run at once.
+    pub(super) fn room(&self) -> Room<'_> {
+        Room {
+            members: self,
+            id: None,
+        }
+    }
+
+    /// Wakes those who wait for room, if there is any. Each looks for itself whether some is left.
+    fn offer_room(&self) {
+        if let (true, Some(scheduler)) = (self.roster.borrow().has_room(), self.scheduler()) {
+            self.room_is_wanted.set(false);
+            scheduler.wake_listeners(&self.waiting_for_room);
+        }
+    }
+
+    /// Whether a task would run at once; if not, the waker of `cx` is woken when it would.
+    fn poll_room(&self, id: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<()> {
+        let has_room = || self.roster.borrow().has_room();
+        if !has_room() {
+            if let Some(scheduler) = self.scheduler() {
+                let id = *id.get_or_insert_with(|| scheduler.new_listener());
+                // User code: clone of a foreign waker.
+                scheduler.set_listener(&self.waiting_for_room, id, cx.waker());
+                self.room_is_wanted.set(true);
+            }
+        }
+        // Cloning a foreign waker may do anything.
+        if has_room() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Lets members run that were held back, as many as the limit allows.
@@ -254,6 +301,9 @@ impl Drop for Members {
     fn drop(&mut self) {
         // Forgotten before, where a scope ends; in any case not dropped without a guard.
         self.forget_awaiter();
+        if let Some(scheduler) = self.scheduler() {
+            scheduler.drop_listeners(&self.waiting_for_room);
+        }
     }
 }
 
@@ -273,6 +323,29 @@ impl Request {
                 members.requested.set(true);
                 members.request();
             }
+        }
+    }
+}
+
+/// Waits until a task of the group would run at once.
+pub(super) struct Room<'a> {
+    members: &'a Members,
+    id: Option<u64>,
+}
+
+impl Future for Room<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.members.poll_room(&mut this.id, cx)
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if let (Some(id), Some(scheduler)) = (self.id, self.members.scheduler()) {
+            scheduler.remove_listener(&self.members.waiting_for_room, id);
         }
     }
 }

@@ -81,6 +81,12 @@ impl Roster {
         self.limit = Some(limit);
     }
 
+    /// Whether one more would run at once.
+    pub(super) fn has_room(&self) -> bool {
+        let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
+        self.held_back.is_empty() && self.len < limit
+    }
+
     /// The next that may run now, oldest first.
     pub(super) fn next_to_run(&mut self) -> Option<TaskRef> {
         if self.held_back.is_empty() {

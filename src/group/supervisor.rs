@@ -309,6 +309,15 @@ impl Supervisor {
         self
     }
 
+    /// Waits until a task that is spawned now would run at once; see [`TaskGroup::room`](crate::TaskGroup::room).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn room(&self) {
+        self.owner.0.members.room().await;
+    }
+
     /// Asks every task to end, runs them on for as long as one that listens is live, `grace` at most, and cancels what is
     /// left.
     ///

@@ -234,6 +234,36 @@ impl TaskGroup {
         self
     }
 
+    /// Waits until fewer tasks than the [`limit`](Self::limit) are in flight, so that one that is spawned now would run at
+    /// once: a body that waits for this before each spawn holds no more futures than run. Without a limit it is ready at
+    /// once.
+    ///
+    /// Of several who wait, those that wait longest look first. A task that waits for this counts itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mainstay::{Executor, TaskGroup};
+    ///
+    /// let ex = Executor::new();
+    /// ex.block_on(TaskGroup::scope(async |g| {
+    ///     g.limit(100);
+    ///     for n in 0..10_000u32 {
+    ///         g.room().await;
+    ///         assert!(g.len() < 100);
+    ///         g.spawn(async move { n }).detach();
+    ///     }
+    /// }))
+    /// .unwrap();
+    /// ```
+    pub async fn room(&self) {
+        self.shared.members.room().await;
+    }
+
     /// Ends the group politely: its tasks are cancelled now, as by [`JoinHandle::cancel`], and the body at the scope's next
     /// poll. Nothing can be spawned any more.
     ///

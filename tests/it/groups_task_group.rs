@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mainstay::{
     ContextKind, ExceptionError, ExceptionGroup, Executor, JoinError, JoinHandle, LocalHandle,
-    Outcome, ReportPolicy, TaskGroup, sleep,
+    Outcome, ReportPolicy, TaskGroup, sleep, spawn,
 };
 
 use crate::support::{
@@ -846,7 +846,7 @@ fn a_group_dropped_in_a_destructor_has_ended_when_that_returns() {
             pending::<()>().await;
         }));
         assert!(std::future::poll_fn(|cx| Poll::Ready(scope.as_mut().poll(cx).is_pending())).await);
-        let bystander = mainstay::spawn(holding(
+        let bystander = spawn(holding(
             on_drop(move || {
                 drop(scope);
                 mark.set(look.names() == ["child"]);
@@ -875,7 +875,7 @@ fn a_group_dropped_between_drives_has_ended_when_that_returns() {
             .spawn(holding(loud, pending::<()>()))
             .detach();
         let on_drop = on_drop(move || {
-            mainstay::spawn(async move { mark.set(true) }).detach();
+            spawn(async move { mark.set(true) }).detach();
         });
         g.spawn(holding(on_drop, pending::<()>())).detach();
         pending::<()>().await;
@@ -1032,6 +1032,70 @@ fn a_limit_bounds_who_runs() {
     trace.assert(&["0", "1", "2", "4", "5"]);
     let end = all_handed_on(&ex);
     assert_eq!((end.returned, end.cancelled), (5, 1));
+}
+
+/// P7: a body that waits for room holds no more futures than run, whatever their number.
+#[test]
+fn waiting_for_room_keeps_the_number_flat() {
+    let (ex, _) = executor();
+    let sum = Rc::new(Cell::new(0u64));
+    let (peak, live) = (Cell::new(0), sum.clone());
+    ex.block_on(TaskGroup::scope(async |g| {
+        g.limit(100);
+        for n in 0..20_000 {
+            g.room().await;
+            assert!(g.len() < 100);
+            let sum = Rc::clone(&live);
+            g.spawn(async move {
+                yield_n(n % 3).await;
+                sum.set(sum.get() + 1);
+            })
+            .detach();
+            peak.set(peak.get().max(ex.len()));
+        }
+    }))
+    .unwrap();
+    assert_eq!((sum.get(), peak.get()), (20_000, 100));
+    assert_eq!(all_handed_on(&ex).returned, 20_000);
+}
+
+/// Several may wait for room, with wakers of any kind; one that gives up leaves its place; a raised limit makes room.
+#[test]
+fn several_may_wait_for_room() {
+    let (ex, _) = executor();
+    let trace = Trace::new();
+    ex.block_on(TaskGroup::scope(async |g| {
+        g.room().await; // there is no limit yet
+        g.limit(1);
+        let first = g.spawn(pending::<()>());
+        let (waker, count) = counting_waker();
+        let mut foreign = Box::pin(g.room());
+        assert!(poll_with(&mut foreign, &waker).is_pending());
+        let (g1, t1) = (g.clone(), trace.clone());
+        let waits = spawn(async move {
+            g1.room().await;
+            t1.push("task");
+        });
+        let g2 = g.clone();
+        let gives_up = spawn(async move { g2.room().await });
+        yield_n(1).await;
+        gives_up.cancel();
+        assert_eq!((count.wakes(), trace.len()), (0, 0));
+        first.cancel();
+        waits.await.unwrap();
+        assert_eq!(count.wakes(), 1);
+        assert!(poll_with(&mut foreign, &waker).is_ready());
+        g.spawn(pending::<()>()).detach();
+        let mut again = Box::pin(g.room());
+        assert!(poll_with(&mut again, &waker).is_pending());
+        g.limit(2);
+        assert_eq!(count.wakes(), 2);
+        assert!(poll_with(&mut again, &waker).is_ready());
+        g.cancel();
+    }))
+    .unwrap();
+    trace.assert(&["task"]);
+    assert_eq!(all_handed_on(&ex).cancelled, 3);
 }
 
 /// A raised limit lets those begin that wait; a limit of nothing is refused.
