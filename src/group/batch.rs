@@ -234,14 +234,17 @@ impl<P: Pull, J: Judge<P::Output>> Batched<P, J> {
         let ends = self.ends();
         ends.begin_poll(cx);
         self.fill(&ends, cx.waker());
-        if let Some(at) = self.next_takeable(&ends, cx) {
-            return Poll::Ready(Some(self.vacate(at)));
+        loop {
+            if let Some(at) = self.next_takeable(&ends, cx) {
+                return Poll::Ready(Some(self.vacate(at)));
+            }
+            if self.running() == 0 {
+                return Poll::Ready(None);
+            }
+            if ends.set_awaiter(cx.waker()) {
+                return Poll::Pending;
+            }
         }
-        if self.running() == 0 {
-            return Poll::Ready(None);
-        }
-        ends.set_awaiter(cx.waker());
-        Poll::Pending
     }
 
     fn ends(&mut self) -> Rc<Ends> {
@@ -313,6 +316,10 @@ impl<P: Pull, J: Judge<P::Output>> Batched<P, J> {
             // More of its callbacks are to be called: whoever publishes the outcome wakes us.
             if let Some(handle) = &mut self.slots[slot].handle {
                 handle.wake_when_takeable(cx.waker());
+            }
+            if is_takeable(&self.slots[slot]) {
+                // It was published while a foreign waker was cloned, before that could be woken.
+                return Some(slot);
             }
             self.finishing.push(slot);
         }

@@ -87,8 +87,12 @@ impl Ends {
         self.done.borrow_mut().pop_front()
     }
 
-    pub(super) fn set_awaiter(&self, waker: &Waker) {
+    /// Remembers who is to be woken. `false`: a member has ended meanwhile, and is to be asked for first.
+    ///
+    /// User code: clone of a foreign waker, which may end members before it is there to be woken.
+    pub(super) fn set_awaiter(&self, waker: &Waker) -> bool {
         self.members.set_awaiter(waker);
+        self.done.borrow().is_empty()
     }
 
     /// Cancels every member that has not ended: all are gone when this returns, but for those on the poll stack.

@@ -160,8 +160,14 @@ impl<T: 'static> JoinSet<T> {
         if self.is_empty() {
             return Poll::Ready(None);
         }
-        self.ends.set_awaiter(cx.waker());
-        Poll::Pending
+        if self.ends.set_awaiter(cx.waker()) {
+            return Poll::Pending;
+        }
+        // A member has ended while a foreign waker was cloned. One that is still being told of wakes whoever asks.
+        match self.try_join_next() {
+            Some(ended) => Poll::Ready(Some(ended)),
+            None => Poll::Pending,
+        }
     }
 
     /// Gives the outcome of a task that has ended, if there is one. Never waits.
