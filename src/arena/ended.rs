@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::completion::{Awaiter, End};
 use crate::exception::{Exception, Owned};
 use crate::task::TaskInfo;
-use crate::unwind::{Panic, bury, catch};
+use crate::unwind::{Panic, bury, catch, catch_drop};
 
 use super::record::{info_of, make_extras, reference};
 use super::slots::{
@@ -163,15 +163,16 @@ impl Pinned {
         unsafe { (header.vtable.get().take_also)(self.slot) }
     }
 
-    /// Moves what the task failed by out of the cell, for good: its handle will find that it is gone. To be called on a
-    /// task that was never published.
+    /// Moves what a group's member failed by out of the cell, for good: its handle will find that it is gone. `None`: it
+    /// holds no failure, or it is no member (any more).
     pub(crate) fn take_failure(&mut self) -> Option<Owned> {
         let header = self.header();
-        if !header.has(STORED) || !header.has(FAILED) {
+        if !header.has(STORED) || !header.has(FAILED) || !header.has(MEMBER) {
             return None;
         }
-        // SAFETY: the table is the cell's own; the cell holds something; `&mut self` excludes views of this token, and
-        // handles give none of a task that is pinned (A4).
+        // SAFETY: the table is the cell's own; the cell holds something; `&mut self` excludes views of this token. A handle
+        // may go on looking, while the task is pinned again, at what it saw before; but this one was never published, as a
+        // publication ends the membership (`settle`), so that no handle has seen anything (A4).
         unsafe { (header.vtable.get().take_failure)(self.slot) }
     }
 
@@ -232,6 +233,11 @@ impl Pinned {
 
     fn settle(&mut self) -> (Awaiter, Dropped) {
         self.settled = true;
+        // It was ended before, but for the safety net below. From here on handles look: `take_failure` relies on this.
+        // User code: Drop of what users gave the group, if this is its last owner.
+        if let Err(panic) = catch_drop(self.take_membership()) {
+            drop(bury(panic));
+        }
         let header = self.header();
         if header.has(CLAIMED) {
             header.clear(PINNED);

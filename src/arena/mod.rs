@@ -647,17 +647,19 @@ impl Arena {
     fn vacate(&self, slot: NonNull<Header>) {
         // SAFETY: the callers hold an occupied slot.
         let header = unsafe { slot.as_ref() };
-        let flags = header.flags.get();
+        let mut flags = header.flags.get();
         debug_assert!(
             flags & ENDED != 0 && flags & (STORED | CLAIMED | PINNED | RUNNING | VACANT) == 0
         );
         if flags & (EXTRAS | MEMBER) != 0 {
             self.drop_extras(slot);
+            // What is dropped there may have driven, which takes entries out of the queue.
+            flags = header.flags.get();
         }
         header.key.set(Key::vacant(header.index()));
         header
             .flags
-            .set(VACANT | ENDED | header.flags.get() & (QUEUED | slots::DEDICATED));
+            .set(VACANT | ENDED | flags & (QUEUED | slots::DEDICATED));
         if flags & QUEUED != 0 {
             if self.front.queue.add_limbo() {
                 self.compact();
