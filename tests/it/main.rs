@@ -17,6 +17,7 @@ mod groups_supervisor;
 mod groups_task_group;
 mod hooks;
 mod hostile;
+mod hostile_places;
 mod memory;
 mod oracles;
 mod oracles_case;
