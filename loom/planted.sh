@@ -30,7 +30,7 @@ renew_copy() {
     rm -rf "$copy"
     mkdir -p "$copy/src/remote"
     cp src/key.rs src/park.rs "$copy/src/"
-    cp src/remote/{endpoint,handover,inbox}.rs "$copy/src/remote/"
+    cp src/remote/{endpoint,handover,inbox,outer}.rs "$copy/src/remote/"
     mkdir "$copy/loom"
     cp -r loom/Cargo.toml loom/Cargo.lock loom/src "$copy/loom/"
     sed -i 's/^name = "mainstay-loom"$/name = "mainstay-loom-planted"/' "$copy"/loom/Cargo.{toml,lock}

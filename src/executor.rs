@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::{self, Debug, Display};
 use std::panic::{Location, resume_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -88,11 +88,65 @@ pub struct Progress {
 }
 
 /// How a drive ended.
-enum Driving<T> {
+pub(crate) enum Driving<T> {
     Finished(T),
     /// The root panicked.
     Panicked(Box<Panic>, Option<Locals>),
     Stopped(Option<Box<dyn Any + Send>>),
+}
+
+/// A root on its way.
+pub(crate) struct Rooted<'a, F> {
+    what: &'a str,
+    slot: &'a Root<'a>,
+    future: Pin<&'a mut Option<F>>,
+    /// What is set where the drive was asked for.
+    set: Option<Locals>,
+    inherits: bool,
+    /// After a polite stop: a root that was woken in the last pass has one more poll to be ready.
+    pub(crate) last: bool,
+}
+
+impl<'a, F: Future> Rooted<'a, F> {
+    pub(crate) fn new(
+        what: &'a str,
+        slot: &'a Root<'a>,
+        future: Pin<&'a mut Option<F>>,
+        set: Option<Locals>,
+    ) -> Self {
+        Rooted {
+            what,
+            slot,
+            future,
+            inherits: set.is_some(),
+            set,
+            last: false,
+        }
+    }
+
+    fn poll(&mut self) -> Result<Poll<F::Output>, Box<Panic>> {
+        let waker = waker::borrowed(self.slot.key());
+        let mut cx = Context::from_waker(&waker);
+        if self.inherits {
+            locals::exchange(&mut self.set);
+        }
+        // User code: the root's poll.
+        let polled = catch(|| match self.future.as_mut().as_pin_mut() {
+            Some(root) => root.poll(&mut cx),
+            None => Poll::Pending,
+        });
+        if self.inherits {
+            locals::exchange(&mut self.set);
+        }
+        polled
+    }
+}
+
+/// What came of one round of a drive with a root.
+pub(crate) struct Round<T> {
+    pub(crate) ended: Poll<Driving<T>>,
+    /// Polls and callbacks of the pass.
+    pub(crate) polls: usize,
 }
 
 impl<'env> Executor<'env> {
@@ -184,6 +238,7 @@ impl<'env> Executor<'env> {
                 self.park_if_idle(None, None);
             }
         });
+        self.scheduler.tell_hosts();
         if let Some(payload) = payload {
             resume_unwind(payload);
         }
@@ -302,7 +357,8 @@ impl<'env> Executor<'env> {
             call: Some(hook),
             endpoint,
         };
-        endpoint.set_host(Some(waker_fn::waker_fn(move || hook.call())));
+        self.scheduler
+            .set_hook(waker_fn::waker_fn(move || hook.call()));
     }
 
     // --- spawning ---------------------------------------------------------------------------------------------------
@@ -567,98 +623,116 @@ impl<'env> Executor<'env> {
         if self.is_running() {
             driven_already(what);
         }
-        self.owner.drive(|driven| {
+        let result = self.owner.drive(|driven| {
             driving::enter(&self.scheduler, || {
                 self.scheduler.with_settling_of_its_own(|| {
                     self.scheduler.tell_hook_panics();
                     f(driven)
                 })
             })
-        })
+        });
+        self.scheduler.drive_ended();
+        result
     }
 
     /// Runs a root. What the root leaves is settled before this returns.
     #[track_caller]
     fn drive_root<F: Future>(&self, what: &str, root: F) -> Driving<F::Output> {
         // The root is part of the caller's code, and sees what is set there. The tasks do not.
-        let mut set = locals::current();
-        let inherits = set.is_some();
-        self.drive(what, |driven| {
-            let arena = self.owner.arena();
-            let slot = arena.root();
-            let mut root = pin!(Some(root));
-            // After a polite stop: a root that was woken in the last pass has one more poll to be ready.
-            let mut last = false;
-            let timed = self.scheduler.is_debugging();
+        let set = locals::current();
+        let ended = self.drive(what, |driven| {
+            let slot = self.root();
+            let future = pin!(Some(root));
+            let mut root = Rooted::new(what, &slot, future, set);
             let result = loop {
-                // A fatal stop beats the root, which is dropped with all that it has.
-                let beaten = last && self.scheduler.has_fatal();
-                if !beaten && slot.take_woken() {
-                    let waker = waker::borrowed(slot.key());
-                    let mut cx = Context::from_waker(&waker);
-                    if timed {
-                        self.scheduler.root_begins();
-                    }
-                    if inherits {
-                        locals::exchange(&mut set);
-                    }
-                    // User code: the root's poll.
-                    let polled = catch(|| match root.as_mut().as_pin_mut() {
-                        Some(root) => root.poll(&mut cx),
-                        None => Poll::Pending,
-                    });
-                    if inherits {
-                        locals::exchange(&mut set);
-                    }
-                    if timed {
-                        self.scheduler.root_ends(what);
-                    }
-                    match polled {
-                        Ok(Poll::Pending) => self.scheduler.settle(),
-                        Ok(Poll::Ready(value)) => {
-                            self.scheduler.settle();
-                            break self.finished(value);
-                        }
-                        Err(panic) => {
-                            let noted = self.scheduler.take_note(&panic);
-                            self.scheduler.settle();
-                            self.scheduler.drop_stop();
-                            break Driving::Panicked(panic, noted);
-                        }
-                    }
+                let round = self.round(driven, &mut root, None);
+                if let Poll::Ready(ended) = round.ended {
+                    break ended;
                 }
-                if last || self.scheduler.has_fatal() {
-                    break Driving::Stopped(self.scheduler.take_stop());
-                }
-                self.scheduler.passes(driven);
-                if self.scheduler.is_stopping() {
-                    last = true;
-                } else if !slot.is_woken() {
+                if !root.last && !slot.is_woken() {
                     self.park_if_idle(Some(&slot), None);
                 }
             };
-            // User code: Drop of the root. Inside the drive, so that what it cancels goes at once.
-            let (dropped, set) = locals::within(set.take(), || catch(|| root.set(None)));
-            // The caller's scope has it too: nothing of the user's is dropped.
-            drop(set);
-            if let Err(panic) = dropped {
-                self.scheduler.tell(
-                    ContextKind::Destructor,
-                    "Panic in the destructor of the root",
-                    Some(panic),
-                    None,
-                );
-            }
-            drop(slot);
-            self.scheduler.settle_all();
+            self.drop_root(root);
             result
-        })
+        });
+        self.scheduler.tell_hosts();
+        ended
+    }
+
+    /// The root's poll, if it was woken, and passes until there is something to look at; or one pass of at most `budget`
+    /// polls.
+    pub(crate) fn round<F: Future>(
+        &self,
+        driven: Driven<'_>,
+        root: &mut Rooted<'_, F>,
+        budget: Option<usize>,
+    ) -> Round<F::Output> {
+        let ended = |ended| Round {
+            ended: Poll::Ready(ended),
+            polls: 0,
+        };
+        // A fatal stop beats the root, which is dropped with all that it has.
+        let beaten = root.last && self.scheduler.has_fatal();
+        if !beaten && root.slot.take_woken() {
+            let timed = self.scheduler.is_debugging();
+            if timed {
+                self.scheduler.root_begins();
+            }
+            let polled = root.poll();
+            if timed {
+                self.scheduler.root_ends(root.what);
+            }
+            match polled {
+                Ok(Poll::Pending) => self.scheduler.settle(),
+                Ok(Poll::Ready(value)) => {
+                    self.scheduler.settle();
+                    return ended(self.finished(value));
+                }
+                Err(panic) => {
+                    let noted = self.scheduler.take_note(&panic);
+                    self.scheduler.settle();
+                    self.scheduler.drop_stop();
+                    return ended(Driving::Panicked(panic, noted));
+                }
+            }
+        }
+        if root.last || self.scheduler.has_fatal() {
+            return ended(Driving::Stopped(self.scheduler.take_stop()));
+        }
+        let polls = match budget {
+            None => self.scheduler.passes(driven),
+            Some(budget) => self.scheduler.pass(driven, budget),
+        };
+        root.last = self.scheduler.is_stopping();
+        Round {
+            ended: Poll::Pending,
+            polls,
+        }
+    }
+
+    /// Drops a root, inside of the drive, so that what it cancels goes at once, and settles what it leaves.
+    pub(crate) fn drop_root<F: Future>(&self, mut root: Rooted<'_, F>) {
+        let mut future = root.future.as_mut();
+        // User code: Drop of the root.
+        let (dropped, set) = locals::within(root.set.take(), || catch(|| future.set(None)));
+        // The caller's scope has it too: nothing of the user's is dropped.
+        drop(set);
+        if let Err(panic) = dropped {
+            self.scheduler.tell(
+                ContextKind::Destructor,
+                "Panic in the destructor of the root",
+                Some(panic),
+                None,
+            );
+        }
+        self.scheduler.settle_all();
     }
 
     /// Goes on with the root's panic, which began where `noted` was set. If this drive is nested in another executor's, it
     /// may become the failure of a task there.
     #[cold]
-    fn unwind(&self, panic: Panic, noted: Option<Locals>) -> ! {
+    pub(crate) fn unwind(&self, panic: Panic, noted: Option<Locals>) -> ! {
         match (noted, driving::current()) {
             (Some(noted), Some(outer)) => outer.note_panic(&panic, noted),
             (noted, _) => self.scheduler.let_go(noted),
@@ -683,18 +757,28 @@ impl<'env> Executor<'env> {
 
     /// Parks unless there is something to do, for the root too, if there is one; at most until `limit`.
     pub(crate) fn park_if_idle(&self, root: Option<&Root<'_>>, limit: Option<Instant>) {
+        if self.is_idle(root) {
+            self.scheduler.park(limit);
+        }
+    }
+
+    /// Whether there is nothing to do now, for the root neither, if there is one.
+    pub(crate) fn is_idle(&self, root: Option<&Root<'_>>) -> bool {
         let idle = || {
             !self.scheduler.has_work()
                 && !self.scheduler.is_stopping()
                 && !root.is_some_and(Root::is_woken)
         };
-        if idle() {
-            // What is due may be the root's, and a foreign waker may do anything.
+        // What is due may be the root's, and a foreign waker may do anything.
+        idle() && {
             self.scheduler.look_at_clock_now();
-            if idle() {
-                self.scheduler.park(limit);
-            }
+            idle()
         }
+    }
+
+    /// Leave to be woken as a root.
+    pub(crate) fn root(&self) -> Root<'_> {
+        self.owner.arena().root()
     }
 
     fn progress(&self, polls: usize) -> Progress {

@@ -57,7 +57,7 @@
 //!
 //! [`Executor::block_on`], [`Executor::run_forever`] park the thread when there is nothing to do;
 //! [`Executor::run_until_stalled`] and [`Executor::tick`] never block, for host loops that are told by
-//! [`Executor::on_wake`] when to call. All of them make *passes*: a pass polls once each task that was ready when it began.
+//! [`Executor::on_wake`] when to call; [`Executor::run_until`] runs inside another runtime, in turns. All of them make *passes*: a pass polls once each task that was ready when it began.
 
 //!
 //! # Ending
@@ -118,6 +118,7 @@ mod time;
 mod executor;
 
 mod builder;
+mod guest;
 mod shutdown;
 
 pub use builder::Builder;

@@ -108,12 +108,14 @@ impl Executor<'_> {
     /// [`shutdown`](Self::shutdown), with the stop that came meanwhile left to be obeyed.
     #[track_caller]
     fn shut_down(&self, grace: Duration) -> ShutdownReport {
-        self.drive("shutdown", |driven| {
+        let report = self.drive("shutdown", |driven| {
             let end = self.scheduler().now().checked_add(grace);
             let mut shutdown = self.scheduler().begin_shutdown();
             self.run_out(driven, &mut shutdown, end);
             shutdown.drop_rest(driven)
-        })
+        });
+        self.scheduler().tell_hosts();
+        report
     }
 
     /// Goes on until nobody is left who asked, or the grace is over.

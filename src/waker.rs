@@ -5,13 +5,13 @@
 //!
 //! - **W1** The data pointer is an address without provenance. It is never dereferenced.
 //! - **W2** A wake finds its executor by identity: the innermost driven executor of this thread if the key is of that
-//!   one, else, whoever and wherever it is, through its endpoint.
+//!   one, else, whoever and wherever it is, by its endpoint: directly if this is its thread, else through the endpoint's list.
 
 use std::mem::ManuallyDrop;
 use std::ptr;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
-use crate::arena::front::with_current;
+use crate::arena::front::{with_current, with_home};
 use crate::completion::Awaiter;
 use crate::key::Key;
 use crate::remote::table;
@@ -73,8 +73,15 @@ fn wake_elsewhere(word: usize) {
         // Whom it named is no more.
         return;
     }
-    if let Some(endpoint) = table::endpoint(key.executor()) {
-        endpoint.wake(key.index());
+    let Some(endpoint) = table::endpoint(key.executor()) else {
+        return;
+    };
+    // At home, between two drives or inside of another executor's: the same as in one, but that somebody has to be told
+    // who drives. Only the first such wake tells; that sets the token, and the next drive takes it.
+    match with_home(endpoint, |front, driven| front.wake(word) && !driven) {
+        Some(true) if !endpoint.parker().is_notified() => endpoint.notify(),
+        Some(_) => {}
+        None => endpoint.wake(key.index()),
     }
 }
 

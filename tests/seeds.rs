@@ -109,3 +109,38 @@ Unfinished tasks: []
 ",
     );
 }
+
+// P1, P2: the subprocess dies, and the write that comes too late is told. (Its text is Linux's.)
+#[cfg(target_os = "linux")]
+#[test]
+fn gtk_style_keeps_the_window_alive_and_tells_every_error() {
+    assert_prints(
+        "gtk_style",
+        "\
+== clicks write to a subprocess
+the callbacks have returned
+the subprocess got: one
+the subprocess got: two
+the subprocess got: three
+== one that stalls makes its task wait, and not the window
+the window was redrawn; written: false
+the other end reads again; written: true
+== a dialog, opened by a callback, has a main loop of its own
+a task runs while the dialog is open
+the dialog is closed
+== and one that is opened by a task
+no tick within a tick: the tasks go on when the dialog is closed
+== errors are seen
+Task panicked
+  task: typo (id 9), spawned at examples/gtk_style.rs:_
+  exception: there is no function `slep`
+  debug: panic \"there is no function `slep`\"
+Task returned an error
+  task: send \"anybody there?\" (id 10), spawned at examples/gtk_style.rs:_
+  exception: Broken pipe (os error 32)
+  debug: Os { code: 32, kind: BrokenPipe, message: \"Broken pipe\" }
+== the window is closed
+Unfinished tasks: []
+",
+    );
+}

@@ -72,6 +72,11 @@ impl<'a> Home<'a> {
         self.must_look.replace(false) || token
     }
 
+    /// Whether a look would find something: what a drive asks before it ends.
+    pub(crate) fn has_message(&self) -> bool {
+        self.must_look.get() || self.endpoint.parker().is_notified()
+    }
+
     fn drain(&self, mut apply: impl FnMut(u32)) {
         self.endpoint.drain_wakes(|index| {
             // R3: whoever lives there now.

@@ -1,13 +1,13 @@
 //! Loom models of the wake and park protocol.
 //!
-//! `park`, `endpoint`, `handover`, `inbox` and `key` are the library's own files, included by path. They take their primitives from `sync`,
+//! `park`, `endpoint`, `handover`, `inbox`, `outer` and `key` are the library's own files, included by path. They take their primitives from `sync`,
 //! which has loom's here and the standard library's there. Loom then runs each model in every order of steps (for three
 //! threads: with up to a number of preemptions), and with every value that a load may legally return.
 //!
 //! # What is real and what stands in
 //!
-//! Real: `Parker`, `Endpoint`, `Handover`, `Inbox`, `Key`. Stand-ins: the home thread's side (`home`), which in the library is spread over
-//! `scheduler/pass.rs`, `arena` and `executor.rs`, is written out again in a few lines; the queues
+//! Real: `Parker`, `Endpoint`, `Handover`, `Inbox`, `Outer`, `Key`. Stand-ins: the home thread's side (`home`), which in the library is spread over
+//! `scheduler/pass.rs`, `arena`, `guest.rs` and `executor.rs`, is written out again in a few lines; the queues
 //! (`queue`), whose own algorithms are the affair of their crates; the read-write lock, because loom's own shows no other thread
 //! that it is held.
 //!
@@ -50,6 +50,10 @@ mod handover;
 #[allow(dead_code, reason = "the models use parts of it")]
 #[path = "../../src/remote/inbox.rs"]
 mod inbox;
+
+#[allow(dead_code, reason = "the models use parts of it")]
+#[path = "../../src/remote/outer.rs"]
+mod outer;
 
 mod sync;
 

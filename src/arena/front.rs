@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
+use crate::home;
 use crate::key::Key;
+use crate::remote::endpoint::Endpoint;
 
 use super::pages::Table;
 use super::queue::RunQueue;
@@ -182,6 +184,15 @@ pub(crate) fn with_current<R>(look: impl FnOnce(&Front) -> R) -> R {
     let current = CURRENT.get();
     // SAFETY: it is `NOBODY`'s, or that of an arena which a frame up this stack borrows (`enter`).
     look(unsafe { &*current })
+}
+
+/// Looks at the front of the arena that owns `endpoint`, and whether it is being driven, if it is this thread's.
+pub(crate) fn with_home<R>(endpoint: &Endpoint, look: impl FnOnce(&Front, bool) -> R) -> Option<R> {
+    let arena: NonNull<Arena> = endpoint.owner_at_home(home::here())?.cast();
+    // SAFETY: an arena names itself there from its making until its drop, both on this thread. So it is alive now, and stays
+    // so during `look`, which calls no user code that could drop it.
+    let arena = unsafe { arena.as_ref() };
+    Some(look(&arena.front, arena.is_driven()))
 }
 
 /// The innermost driven arena of this thread, if it is that of `executor`.

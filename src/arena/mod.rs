@@ -70,7 +70,7 @@ use record::{awaiting, info_of, is_awaited_by, make_extras, reference, take_extr
 use roots::Root;
 use slots::{
     BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, HELD_BACK, Header, LATE, MAX_ID,
-    MEMBER, PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT, WATCHED,
+    MEMBER, PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT, WATCHED, WOKEN,
 };
 
 /// Ids are handed out in blocks, so that a spawn is not an atomic operation.
@@ -478,11 +478,25 @@ impl Arena {
 
     /// Whether this key is that of a callback that is still there.
     pub(crate) fn is_call(&self, key: usize) -> bool {
+        self.flags_of(key) & CALL != 0
+    }
+
+    /// Whether this key is that of a root that was woken and has not been polled since.
+    pub(crate) fn is_woken_root(&self, key: usize) -> bool {
+        self.flags_of(key) & WOKEN != 0
+    }
+
+    /// The flags of whom a key names; none if it names nobody.
+    fn flags_of(&self, key: usize) -> u32 {
         let slot = self.front.table.slot(Key::<usize>::from_word(key).index());
-        slot.is_some_and(|slot| {
+        slot.map_or(0, |slot| {
             // SAFETY: frames lead to live headers.
             let header = unsafe { slot.as_ref() };
-            header.key.get() == key && header.has(CALL)
+            if header.key.get() == key {
+                header.flags.get()
+            } else {
+                0
+            }
         })
     }
 
@@ -769,7 +783,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         // Vacated slots that are still queued: an allocation of their own is freed when the entry comes out.
         self.compact();
-        self.endpoint.set_owner(ptr::null_mut());
+        self.endpoint.forget_owner();
         // User code: Drop of the wake hook's captures, which contains itself (`executor::Hook`).
         self.endpoint.set_host(None);
         self.drop_hook_panics();

@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
+use crate::home;
+
 use super::Arena;
 use super::driven::Driven;
 use super::front::{Front, enter, leave};
@@ -46,7 +48,7 @@ impl<'env> Owner<'env> {
         let arena = Arena::new();
         arena
             .endpoint
-            .set_owner(Rc::as_ptr(&arena).cast_mut().cast());
+            .set_owner(Rc::as_ptr(&arena).cast_mut().cast(), home::here());
         Owner {
             arena,
             _env: PhantomData,

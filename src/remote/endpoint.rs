@@ -20,7 +20,8 @@
 
 use crossbeam_queue::SegQueue;
 use std::any::Any;
-use std::sync::atomic::{AtomicPtr, Ordering as StdOrdering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering as StdOrdering};
 use std::task::Waker;
 
 use crate::park::Parker;
@@ -51,10 +52,12 @@ pub(crate) struct Endpoint {
     head: AtomicU32,
     chunks: [OnceLock<Box<[AtomicU32]>>; CHUNKS],
     cancels: SegQueue<CancelRequest>,
-    /// Panics of the host's wake hook, which runs on whichever thread wakes; told at home.
+    /// Panics of what is the host's (its wake hook, its waker), which runs on whichever thread wakes; told at home.
     hook_panics: SegQueue<Box<dyn Any + Send>>,
     /// The arena that owns this endpoint, for the home thread's own use. Never followed here.
     owner: AtomicPtr<()>,
+    /// The number of the owner's thread.
+    home: AtomicU64,
     /// What to wake besides the parker: a host loop's hook. Always a waker of our own making, so that cloning it runs
     /// no user code.
     host: RwLock<Option<Waker>>,
@@ -78,6 +81,7 @@ impl Endpoint {
             cancels: SegQueue::new(),
             hook_panics: SegQueue::new(),
             owner: AtomicPtr::new(std::ptr::null_mut()),
+            home: AtomicU64::new(0),
             host: RwLock::new(None),
         }
     }
@@ -93,8 +97,25 @@ impl Endpoint {
         self.owner.load(StdOrdering::Relaxed)
     }
 
-    pub(crate) fn set_owner(&self, owner: *mut ()) {
-        self.owner.store(owner, StdOrdering::Relaxed);
+    /// The arena that owns this endpoint, if the calling thread, whose number is `here`, is its own. Any thread.
+    ///
+    /// A thread that reads another's owner reads, by the acquire, that owner's home too, or a later one's; and a later one's
+    /// that is its own it would have stored itself.
+    #[inline]
+    pub(crate) fn owner_at_home(&self, here: u64) -> Option<NonNull<()>> {
+        let owner = NonNull::new(self.owner.load(StdOrdering::Acquire))?;
+        (self.home.load(StdOrdering::Relaxed) == here).then_some(owner)
+    }
+
+    /// Gives the endpoint to an arena, on that arena's thread.
+    pub(crate) fn set_owner(&self, owner: *mut (), home: u64) {
+        self.home.store(home, StdOrdering::Relaxed);
+        self.owner.store(owner, StdOrdering::Release);
+    }
+
+    /// The owner goes. Home thread.
+    pub(crate) fn forget_owner(&self) {
+        self.owner.store(std::ptr::null_mut(), StdOrdering::Relaxed);
     }
 
     #[inline]

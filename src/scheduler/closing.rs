@@ -14,8 +14,7 @@ impl Scheduler {
         self.end_messages();
         self.take_cancels();
         self.set_phase(Phase::Closed);
-        // No host is to come back for an executor that is gone.
-        self.arena.endpoint().set_host(None);
+        self.dismiss_hosts();
         self.tell_hook_panics();
         let quiet_after = if self.reporter.handler().is_some() || has_process_handler() {
             usize::MAX

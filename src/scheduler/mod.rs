@@ -14,6 +14,7 @@ pub(crate) mod counters;
 pub(crate) mod delivery;
 mod ending;
 pub(crate) mod hooks;
+pub(crate) mod hosting;
 mod inheriting;
 mod listening;
 pub(crate) mod members;
@@ -51,6 +52,7 @@ use counters::Counters;
 use delivery::Owing;
 use ending::Item;
 use hooks::Hooks;
+use hosting::Hosts;
 use inheriting::Note;
 use messages::Messages;
 use policy::ReportPolicy;
@@ -107,6 +109,7 @@ pub(crate) struct Scheduler {
     inbox: Arc<Messages>,
     /// Failures that were handed over to handles elsewhere, and of which nobody knows yet.
     owed: RefCell<BTreeMap<TaskId, Owing>>,
+    hosts: Hosts,
     time: Time,
     /// The state of the generator that orders passes, if they are to be shuffled.
     shuffle: Option<Cell<u64>>,
@@ -186,6 +189,7 @@ impl Scheduler {
             next_callback: Cell::new(0),
             inbox,
             owed: RefCell::default(),
+            hosts: Hosts::default(),
             time: Time::new(settings.virtual_clock),
             shuffle: settings.shuffle.map(Cell::new),
             debugging,

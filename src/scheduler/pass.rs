@@ -209,7 +209,7 @@ impl Scheduler {
             let panic = Panic::from_payload(payload);
             self.tell(
                 ContextKind::Callback,
-                "Panic in the wake hook",
+                "Panic in a host's wake hook or waker",
                 Some(panic),
                 None,
             );

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::arena::TaskRef;
 use crate::arena::owner::Gate;
 use crate::locals;
+use crate::remote::endpoint::Endpoint;
 use crate::report::ContextKind;
 use crate::timer::{TimerId, Timers};
 use crate::unwind::{catch, catch_drop};
@@ -24,6 +25,8 @@ pub(crate) enum Alarm {
     /// One of ours, as its key.
     Key(usize),
     Foreign(Waker),
+    /// An executor that is this one's guest.
+    Endpoint(&'static Endpoint),
 }
 
 impl Alarm {
@@ -40,6 +43,7 @@ impl Alarm {
         match self {
             Alarm::Key(key) => waker::key_of(waker) == Some(*key),
             Alarm::Foreign(own) => own.will_wake(waker),
+            Alarm::Endpoint(_) => false,
         }
     }
 }
@@ -227,6 +231,8 @@ impl Scheduler {
         for alarm in due.drain(..) {
             match alarm {
                 Alarm::Key(key) => waker::wake_key(key),
+                // Hosts are called here; what they do is contained where they are.
+                Alarm::Endpoint(endpoint) => endpoint.notify(),
                 Alarm::Foreign(waker) => {
                     // User code: a foreign waker.
                     if let Err(panic) = catch(|| waker.wake()) {
@@ -242,6 +248,16 @@ impl Scheduler {
     /// Whether this executor has a clock of its own, which jumps.
     pub(crate) fn has_virtual_clock(&self) -> bool {
         self.time.virtual_now.is_some()
+    }
+
+    /// Jumps to the next deadline, if there is one and the clock is virtual.
+    pub(crate) fn jump(&self) -> bool {
+        let (Some(deadline), Some(now)) = (self.next_deadline(), &self.time.virtual_now) else {
+            return false;
+        };
+        now.set(deadline.max(now.get()));
+        self.time.since.set(LOOK_EVERY);
+        true
     }
 
     /// Waits until another thread notifies or the next deadline, or `limit`, comes; with a virtual clock, jumps there.

@@ -996,6 +996,53 @@ fn a_host_loop_needs_only_tick_and_the_hook() {
     });
 }
 
+// P1, P7, P9: a host that forgets to tick is told once, however much there is to do; and when it comes back, all of it is
+// done, in order, each task once however often it was woken.
+#[test]
+fn a_host_that_forgets_to_tick_loses_nothing() {
+    let ex = Executor::builder().virtual_clock().build();
+    let hook = hook(&ex);
+    let probe = Probe::new();
+    ex.spawn(probe.task()).detach();
+    let parked = ex.spawn(pending::<()>());
+    ex.run_until_stalled();
+    let (told, polls) = (hook.load(Ordering::SeqCst), probe.polls());
+    let trace = Trace::new();
+    let log = |label: &'static str| {
+        let trace = trace.clone();
+        async move { trace.push(label) }
+    };
+    ex.spawn(log("spawned")).detach();
+    let spawner = ex.spawner();
+    elsewhere(|| {
+        for _ in 0..10_000 {
+            probe.wake();
+        }
+        for _ in 0..1_000 {
+            spawner.spawn(|| async {}).unwrap().detach();
+        }
+    });
+    let timed = trace.clone();
+    ex.call_later(Duration::from_secs(1), move || timed.push("timed"));
+    ex.advance(Duration::from_secs(3_600));
+    parked.cancel();
+    ex.spawn(log("spawned late")).detach();
+    assert_eq!(hook.load(Ordering::SeqCst), told + 1, "coalesced");
+    assert_eq!(probe.polls(), polls);
+
+    while ex.tick(100).more {}
+    trace.assert(&["spawned", "spawned late", "timed"]);
+    assert_eq!(probe.polls(), polls + 1);
+    let counts = counts(&ex);
+    assert_eq!(
+        (counts.live, counts.returned, counts.cancelled),
+        (1, 1_002, 1)
+    );
+    probe.complete();
+    while ex.tick(100).more {}
+    assert!(ex.is_empty());
+}
+
 // api.md on on_wake: the hook is called where the wake is made.
 #[test]
 fn the_hook_runs_on_the_thread_that_wakes() {

@@ -31,6 +31,7 @@ mod reentry;
 mod remote;
 mod remote_handle;
 mod retention;
+mod run_until;
 mod shutdown;
 mod spawner;
 mod structure;

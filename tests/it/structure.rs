@@ -40,6 +40,7 @@ const BANDS: &[(&str, u32)] = &[
     ("spawner", 10),
     ("executor", 11),
     ("builder", 12),
+    ("guest", 12),
     ("shutdown", 12),
     // Exempt from the import rule: it re-exports from everywhere.
     ("lib", 13),

@@ -1,5 +1,6 @@
 //! The models. Each test's name is the claim; its documentation says what the claim rests on and what it leaves out.
 
+mod guest;
 mod handover;
 mod host;
 mod inbox;

@@ -28,7 +28,7 @@ fn own(endpoint: &Arc<Endpoint>, word: &Arc<AtomicU32>) -> JoinHandle<()> {
 
 /// `Drop for Arena`, then `table::acquire`.
 fn pass_on(endpoint: &Endpoint) {
-    endpoint.set_owner(std::ptr::null_mut());
+    endpoint.forget_owner();
     endpoint.set_host(None);
     endpoint.clear();
 }
