@@ -51,6 +51,12 @@ impl<'a> Completion<'a> {
         }
     }
 
+    /// How it ended, without retrieving anything.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn peek(&self) -> Outcome<'a> {
+        self.outcome
+    }
+
     /// The task that ended.
     pub fn task(&self) -> &TaskInfo {
         self.task

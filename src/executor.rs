@@ -24,6 +24,8 @@ use crate::scheduler::counters::Stats;
 use crate::scheduler::{Scheduler, Settings};
 use crate::spawner::Spawner;
 use crate::task::TaskInfo;
+#[cfg(feature = "tracing")]
+use crate::task_spans;
 use crate::unwind::{Panic, catch, catch_drop, resume};
 use crate::waker;
 
@@ -162,7 +164,15 @@ impl<'env> Executor<'env> {
     }
 
     #[track_caller]
-    pub(crate) fn with_settings(settings: Settings) -> Self {
+    pub(crate) fn with_settings(
+        #[cfg_attr(
+            not(feature = "tracing"),
+            expect(unused_mut, reason = "a feature adds hooks")
+        )]
+        mut settings: Settings,
+    ) -> Self {
+        #[cfg(feature = "tracing")]
+        task_spans::add(&mut settings.hooks);
         let owner = Owner::new();
         owner.arena().reserve(settings.capacity);
         let scheduler = Scheduler::new(Rc::clone(owner.arena()), settings);

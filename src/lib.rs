@@ -103,6 +103,8 @@ mod scheduler;
 
 mod driving;
 mod error;
+#[cfg(feature = "tracing")]
+mod task_spans;
 
 mod join;
 mod remote_handle;
@@ -116,6 +118,10 @@ mod spawner;
 mod time;
 
 mod executor;
+
+#[cfg(feature = "futures")]
+#[cfg_attr(docsrs, doc(cfg(feature = "futures")))]
+mod futures_spawn;
 
 mod builder;
 mod guest;
@@ -162,3 +168,11 @@ pub use unwind::PanicLocation;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/recipes.md")]
+pub mod recipes {}
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/migrating.md")]
+pub mod migrating {}

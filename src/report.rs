@@ -488,6 +488,11 @@ pub(crate) fn write_record(text: &str) {
 /// Writes one record of what is no failure: debug mode's.
 pub(crate) fn write_warning(text: &str) {
     write(log::Level::Warn, text);
+    // User code: the subscriber.
+    #[cfg(feature = "tracing")]
+    if let Err(panic) = catch(|| tracing::warn!(target: "mainstay", "{text}")) {
+        drop(bury(panic));
+    }
 }
 
 /// Writes one record; one line on stderr if the logger fails.

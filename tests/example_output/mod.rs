@@ -40,7 +40,7 @@ pub(crate) fn assert_prints(name: &str, expected: &str) {
 
 /// The built example: `cargo test` has put it beside this test, in `target/<profile>/examples`.
 #[track_caller]
-fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let this = env::current_exe().expect("a test knows its own path");
     let profile = this
         .ancestors()
