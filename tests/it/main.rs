@@ -18,6 +18,7 @@ mod groups_task_group;
 mod hooks;
 mod hostile;
 mod hostile_places;
+mod hosts;
 mod memory;
 mod oracles;
 mod oracles_case;

@@ -51,6 +51,12 @@ const BANDS: &[(&str, u32)] = &[
 /// Where `unsafe` may be written: a folder ends in `/`.
 const UNSAFE_WALL: &[&str] = &["arena/", "waker.rs"];
 
+/// Where the width of a pointer may be asked for.
+const WIDTH_WALL: &[&str] = &["key.rs"];
+
+/// Where 64-bit atomics are counters, which a few 32-bit targets lack.
+const WIDE_ATOMICS_WALL: &[&str] = &["arena/mod.rs", "home.rs"];
+
 /// What a module other than the crate's root may pass on: crates, never our own items.
 ///
 /// (The loom models swap the primitives of one for those of the other.)
@@ -92,9 +98,22 @@ fn only_the_root_re_exports() {
 fn unsafe_stays_behind_its_wall() {
     let offences: Vec<_> = sources()
         .iter()
-        .filter(|source| !behind_the_wall(&source.path))
+        .filter(|source| !behind(UNSAFE_WALL, &source.path))
         .flat_map(unsafe_lines)
         .collect();
+    assert!(offences.is_empty(), "\n{}", offences.join("\n"));
+}
+
+// What is tested is one system; this is what the others go by.
+#[test]
+fn nothing_is_for_one_system_only() {
+    let offences: Vec<_> = sources().iter().flat_map(system_lines).collect();
+    assert!(offences.is_empty(), "\n{}", offences.join("\n"));
+}
+
+#[test]
+fn the_width_of_a_pointer_matters_to_the_key_only() {
+    let offences: Vec<_> = sources().iter().flat_map(width_lines).collect();
     assert!(offences.is_empty(), "\n{}", offences.join("\n"));
 }
 
@@ -128,6 +147,48 @@ fn an_upward_import_is_found_in_every_form() {
             "{planted}: {offences:?}"
         );
     }
+}
+
+#[test]
+fn what_is_for_one_system_is_found_in_every_form() {
+    for planted in [
+        "#[cfg(unix)]",
+        "#[cfg(all(test, windows))]",
+        "#[cfg_attr(not(unix), allow(unused))]",
+        "if cfg!(target_os = \"linux\") {}",
+        "#[cfg(target_arch = \"x86_64\")]",
+        "use std::os::fd::AsRawFd;",
+        "use std::{os::fd::RawFd, thread};",
+        "let pid = unsafe { libc::getpid() };",
+    ] {
+        let found = system_lines(&Source::planted("park.rs", planted));
+        assert_eq!(found.len(), 1, "{planted}: {found:?}");
+    }
+    for fine in [
+        "for pair in slice.windows(2) {}",
+        "// on unix: std::os::fd",
+        "let name = \"libc\";",
+        "#[cfg(test)]",
+        "use std::thread; let os = 1;",
+    ] {
+        let found = system_lines(&Source::planted("park.rs", fine));
+        assert!(found.is_empty(), "{fine}: {found:?}");
+    }
+}
+
+#[test]
+fn the_width_of_a_pointer_is_found_outside_of_the_key() {
+    for planted in [
+        "#[cfg(target_pointer_width = \"64\")]",
+        "const _: () = assert!(usize::BITS == 64);",
+        "const _: () = assert!(size_of :: <usize>() == 8);",
+        "static NEXT: AtomicU64 = AtomicU64::new(1);",
+    ] {
+        let found = width_lines(&Source::planted("park.rs", planted));
+        assert_eq!(found.len(), 1, "{planted}: {found:?}");
+    }
+    let key = Source::planted("key.rs", "#[cfg(target_pointer_width = \"32\")]");
+    assert!(width_lines(&key).is_empty());
 }
 
 #[test]
@@ -214,8 +275,8 @@ fn unsafe_is_found_in_code_only() {
     let lines = unsafe_lines(&Source::planted("executor.rs", fine));
     assert!(lines.is_empty(), "{lines:?}");
 
-    assert!(behind_the_wall("arena/cell.rs") && behind_the_wall("waker.rs"));
-    assert!(!behind_the_wall("arena_two/cell.rs") && !behind_the_wall("waker_two.rs"));
+    assert!(behind(UNSAFE_WALL, "arena/cell.rs") && behind(UNSAFE_WALL, "waker.rs"));
+    assert!(!behind(UNSAFE_WALL, "arena_two/cell.rs") && !behind(UNSAFE_WALL, "waker_two.rs"));
 }
 
 // ---- checks of one source -----------------------------------------------------------------------
@@ -291,8 +352,55 @@ fn unsafe_lines(source: &Source) -> Vec<String> {
         .collect()
 }
 
-fn behind_the_wall(path: &str) -> bool {
-    UNSAFE_WALL.iter().any(|allowed| {
+/// Lines that compile, or can only work, on some systems.
+fn system_lines(source: &Source) -> Vec<String> {
+    const NAMES: &[&str] = &[
+        "target_os",
+        "target_family",
+        "target_arch",
+        "target_env",
+        "target_vendor",
+        "libc",
+        "rustix",
+        "winapi",
+        "windows_sys",
+    ];
+    lines_with(source, |line| {
+        let has = |name| words(line, name).next().is_some();
+        // As a word of its own, `windows` is also a method of slices.
+        let in_a_cfg = has("cfg") || has("cfg_attr");
+        NAMES.iter().any(|name| has(name))
+            || in_a_cfg && (has("unix") || has("windows"))
+            || words(line, "os").any(|(at, _)| line[at + "os".len()..].starts_with("::"))
+    })
+}
+
+/// Lines that ask how wide a pointer is, or need more than 32 bits at once, where that is not expected.
+fn width_lines(source: &Source) -> Vec<String> {
+    lines_with(source, |line| {
+        let has = |name| words(line, name).next().is_some();
+        let dense: String = line.split_whitespace().collect();
+        let width = has("target_pointer_width")
+            || dense.contains("usize::BITS")
+            || dense.contains("size_of::<usize>")
+            || dense.contains("size_of::<u64>");
+        width && !behind(WIDTH_WALL, &source.path)
+            || (has("AtomicU64") || has("AtomicI64")) && !behind(WIDE_ATOMICS_WALL, &source.path)
+    })
+}
+
+fn lines_with(source: &Source, offends: impl Fn(&str) -> bool) -> Vec<String> {
+    source
+        .all_code
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| offends(line))
+        .map(|(at, line)| format!("{}:{}: {}", source.path, at + 1, line.trim()))
+        .collect()
+}
+
+fn behind(wall: &[&str], path: &str) -> bool {
+    wall.iter().any(|allowed| {
         if allowed.ends_with('/') {
             path.starts_with(allowed)
         } else {
