@@ -53,7 +53,12 @@ impl Scheduler {
 
     /// Notes whether there is anything for the next pass to run.
     pub(super) fn look_for_messages(&self) {
-        self.has_messages.set(self.inbox.len() > 0);
+        let any = self.inbox.len() > 0;
+        self.has_messages.set(any);
+        if any {
+            // They are run when a pass begins.
+            self.arena.ask_attention();
+        }
     }
 
     /// Takes no more messages, and ends those that are there.

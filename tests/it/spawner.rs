@@ -337,6 +337,32 @@ fn a_thread_that_spawns_for_ever_starves_nobody() {
     });
 }
 
+/// P8: a message that arrives in the middle of passes which follow each other without a pause is called all the same.
+#[test]
+fn a_message_is_noticed_while_tasks_yield_for_ever() {
+    let ex = Executor::new();
+    let spawner = ex.spawner();
+    let polls = Rc::new(Cell::new(0));
+    for _ in 0..100 {
+        let (polls, spawner) = (Rc::clone(&polls), spawner.clone());
+        ex.spawn(async move {
+            loop {
+                polls.set(polls.get() + 1);
+                match polls.get() {
+                    1_010 => stop(&spawner),
+                    // Not noticed: each has had ten turns since.
+                    2_010 => LocalHandle::current().stop(),
+                    _ => {}
+                }
+                mainstay::yield_now().await;
+            }
+        })
+        .detach();
+    }
+    assert!(ex.try_block_on(pending::<()>()).is_err(), "stopped");
+    assert!(polls.get() < 1_300, "within two passes: {}", polls.get());
+}
+
 // B123.
 #[test]
 fn a_spawn_ends_the_wait_of_an_idle_loop_and_tells_a_host() {
