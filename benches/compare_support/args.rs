@@ -16,7 +16,8 @@ Usage: cargo bench --bench compare -- [OPTIONS]
                     rows of the group `scale` are measured if they are named only
   --huge            rows of `scale` with 10,000,000 tasks, too; they need up to 10 GB
   --rounds N        samples of each peer on each row
-  --check           one small sample of each, for its checks (always so in a build with debug assertions)
+  --check           one small sample of each, for its checks (always so in a build with debug assertions); the
+                    times mean nothing, so nothing is drawn, and nothing put into files
   --list            print the names of the chosen rows
   --list-peers      print the names of the chosen peers
   --chart FILE      draw the comparison, or the rows of `scale`, as an SVG
