@@ -143,7 +143,7 @@ async fn listen(listener: TcpListener, state: Rc<State>) {
         let connection = graceful.watch(connection);
         hyper::rt::Executor::execute(&executor, async move {
             // A client that goes away is no failure of ours.
-            let _ = connection.await;
+            drop(connection.await);
         });
     }
     drop(listener);
