@@ -53,7 +53,7 @@ impl<'env> Executor<'env> {
 }
 
 impl<'env> Builder<'env> {
-    /// Names the executor, for its `Debug`.
+    /// Names the executor, for its `Debug`. An empty name is a name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = Some(name.into().into_boxed_str());
         self

@@ -316,7 +316,7 @@ impl<'env> Executor<'env> {
         progress
     }
 
-    /// Makes one pass of at most `budget` polls and callbacks. Never blocks.
+    /// Makes one pass of at most `budget` polls and callbacks. Never blocks. With a budget of zero it only looks around.
     ///
     /// # Panics
     ///
@@ -555,7 +555,7 @@ impl<'env> Executor<'env> {
         self.scheduler.now()
     }
 
-    /// Moves the virtual clock on. What is due then is found by the next pass.
+    /// Moves the virtual clock on. What is due then is found by the next pass. A move beyond the clock's end is none.
     ///
     /// # Panics
     ///

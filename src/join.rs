@@ -158,22 +158,22 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// What the task failed by; `None` if it returned. asyncio's `Task.exception()`.
+    /// What the task failed by; `None` if it returned, also when its value has been taken. asyncio's `Task.exception()`.
     ///
     /// A look at a failure retrieves it. The outcome stays where it is, to be awaited or taken.
     ///
     /// # Errors
     ///
     /// [`ExceptionError::Pending`] while the task has not finished, [`ExceptionError::Cancelled`] if it was cancelled,
-    /// [`ExceptionError::Taken`] when the outcome was taken, or the exception by the task's group.
+    /// [`ExceptionError::Taken`] when it failed and the outcome was taken, or the exception by the task's group.
     pub fn exception(&self) -> Result<Option<Exception<'_>>, ExceptionError> {
         match self.claim.status() {
             Status::Pending | Status::Finishing => Err(ExceptionError::Pending),
             Status::Taken(End::Cancelled) | Status::Finished(End::Cancelled) => {
                 Err(ExceptionError::Cancelled)
             }
-            Status::Taken(_) => Err(ExceptionError::Taken),
-            Status::Finished(End::Returned) => Ok(None),
+            Status::Taken(End::Failed) => Err(ExceptionError::Taken),
+            Status::Taken(End::Returned) | Status::Finished(End::Returned) => Ok(None),
             Status::Finished(End::Failed) => {
                 self.read();
                 self.claim.failure().map(Some).ok_or(ExceptionError::Taken)

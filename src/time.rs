@@ -238,7 +238,8 @@ async fn limited<F: Future>(mut limit: Sleep, future: F) -> Result<F::Output, El
 /// Ticks every `period`, for the first time when one period has passed.
 ///
 /// **Missed ticks are skipped.** Where the user of the ticks is late, the next tick is at once, and the one after it at the
-/// next multiple of the period from the start: the rhythm is kept, and no burst makes up for what was missed.
+/// next multiple of the period from the start: the rhythm is kept, and no burst makes up for what was missed. A period beyond
+/// the clock's end never comes.
 ///
 /// # Panics
 ///

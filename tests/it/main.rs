@@ -1,8 +1,15 @@
 //! The integration tests, in one binary (it links once), a module per hazard.
 
 mod support;
+mod table;
 
 mod accounting;
+mod asyncio;
+mod asyncio_handler;
+mod asyncio_loop;
+mod asyncio_task;
+mod asyncio_time;
+mod bad_input;
 mod borrowed;
 mod callbacks;
 mod cancel;
