@@ -292,6 +292,7 @@ impl World for Model<'_> {
         if self.tasks[task].taken {
             return Some(match self.tasks[task].end {
                 Some(End::Cancelled) => "cancelled",
+                Some(End::Returned) => "returned",
                 _ => "taken",
             });
         }
