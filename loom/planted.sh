@@ -29,7 +29,7 @@ fail() {
 renew_copy() {
     rm -rf "$copy"
     mkdir -p "$copy/src/remote"
-    cp src/key.rs src/park.rs "$copy/src/"
+    cp src/key.rs src/park.rs src/wide.rs "$copy/src/"
     cp src/remote/{endpoint,handover,inbox,outer}.rs "$copy/src/remote/"
     mkdir "$copy/loom"
     cp -r loom/Cargo.toml loom/Cargo.lock loom/src "$copy/loom/"

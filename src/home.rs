@@ -4,9 +4,10 @@
 //! thread-locals still wake tasks.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-static LAST: AtomicU64 = AtomicU64::new(0);
+use crate::wide::Wide;
+
+static NEXT: Wide = Wide::new(1);
 
 thread_local! {
     /// 0: not asked yet. Without a destructor, hence always there.
@@ -24,7 +25,7 @@ pub(crate) fn here() -> u64 {
 
 #[cold]
 fn number() -> u64 {
-    let here = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    let (Ok(here) | Err(here)) = NEXT.update(|next| Some(next + 1));
     HERE.set(here);
     here
 }

@@ -78,6 +78,7 @@ mod home;
 mod key;
 mod sync;
 mod unwind;
+mod wide;
 
 mod exception;
 mod listeners;

@@ -55,6 +55,10 @@ mod inbox;
 #[path = "../../src/remote/outer.rs"]
 mod outer;
 
+#[allow(dead_code, reason = "the models use parts of it")]
+#[path = "../../src/wide.rs"]
+mod wide;
+
 mod sync;
 
 #[cfg(mainstay_loom)]

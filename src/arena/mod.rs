@@ -49,7 +49,6 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::completion::Extras;
 use crate::key::Key;
@@ -58,6 +57,7 @@ use crate::remote::endpoint::Endpoint;
 use crate::remote::table;
 use crate::task::{TaskId, TaskInfo};
 use crate::unwind::{Panic, bury};
+use crate::wide::Wide;
 
 use cell::{Judge, Plain, Typed, store_future};
 use claim::Claim;
@@ -75,7 +75,7 @@ use slots::{
 
 /// Ids are handed out in blocks, so that a spawn is not an atomic operation.
 const ID_BLOCK: u64 = 1 << 12;
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static NEXT_ID: Wide = Wide::new(1);
 
 /// A task named by its id; its index says where to look. Checked at every use, so a stale one names nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,8 @@ pub(crate) struct Arena {
 impl Arena {
     #[track_caller]
     fn new() -> Rc<Self> {
-        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        static NEXT_SERIAL: Wide = Wide::new(0);
+        let (Ok(serial) | Err(serial)) = NEXT_SERIAL.update(|next| Some(next + 1));
         let endpoint = table::acquire();
         let pages = Pages::new();
         let arena = Rc::new(Arena {
@@ -135,7 +136,7 @@ impl Arena {
             held: Cell::new(0),
             driven: Cell::new(false),
             endpoint,
-            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            serial,
             roots: Cell::new(0),
             host: RefCell::new(None),
             legacy: RefCell::new(None),
@@ -802,9 +803,7 @@ type Dropped = Result<(), Box<Panic>>;
 /// Takes `n` ids that no executor has. Gives the first.
 #[track_caller]
 fn claim_ids(n: u64) -> u64 {
-    let claimed = NEXT_ID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-        (next <= MAX_ID - n).then_some(next + n)
-    });
+    let claimed = NEXT_ID.update(|next| (next <= MAX_ID - n).then_some(next + n));
     match claimed {
         Ok(first) => first,
         Err(_) => {

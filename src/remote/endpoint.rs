@@ -21,11 +21,12 @@
 use crossbeam_queue::SegQueue;
 use std::any::Any;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering as StdOrdering};
+use std::sync::atomic::{AtomicPtr, Ordering as StdOrdering};
 use std::task::Waker;
 
 use crate::park::Parker;
 use crate::sync::{AtomicU32, OnceLock, Ordering, RwLock};
+use crate::wide::Wide;
 
 /// The woken bit of a link.
 const WOKEN: u32 = 1 << 31;
@@ -57,7 +58,7 @@ pub(crate) struct Endpoint {
     /// The arena that owns this endpoint, for the home thread's own use. Never followed here.
     owner: AtomicPtr<()>,
     /// The number of the owner's thread.
-    home: AtomicU64,
+    home: Wide,
     /// What to wake besides the parker: a host loop's hook. Always a waker of our own making, so that cloning it runs
     /// no user code.
     host: RwLock<Option<Waker>>,
@@ -81,7 +82,7 @@ impl Endpoint {
             cancels: SegQueue::new(),
             hook_panics: SegQueue::new(),
             owner: AtomicPtr::new(std::ptr::null_mut()),
-            home: AtomicU64::new(0),
+            home: Wide::new(0),
             host: RwLock::new(None),
         }
     }
@@ -104,12 +105,12 @@ impl Endpoint {
     #[inline]
     pub(crate) fn owner_at_home(&self, here: u64) -> Option<NonNull<()>> {
         let owner = NonNull::new(self.owner.load(StdOrdering::Acquire))?;
-        (self.home.load(StdOrdering::Relaxed) == here).then_some(owner)
+        (self.home.load() == here).then_some(owner)
     }
 
     /// Gives the endpoint to an arena, on that arena's thread.
     pub(crate) fn set_owner(&self, owner: *mut (), home: u64) {
-        self.home.store(home, StdOrdering::Relaxed);
+        self.home.store(home);
         self.owner.store(owner, StdOrdering::Release);
     }
 

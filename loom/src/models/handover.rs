@@ -119,6 +119,34 @@ fn a_cancel_reaches_the_beginning_or_the_task() {
     });
 }
 
+/// A cancel comes while the outcome does: it is passed on to the executor, or is told that there is nothing left to cancel, and
+/// then the outcome can be taken.
+#[test]
+fn a_cancel_that_comes_too_late_finds_the_outcome() {
+    check(ANY, || {
+        let handover = Arc::new(Handover::new());
+        assert!(!handover.begin(3), "nobody has asked");
+        let home = thread::spawn({
+            let handover = Arc::clone(&handover);
+            move || assert_eq!(deliver(&handover, 7, false), None)
+        });
+        let taken_at_once = match handover.ask_cancel() {
+            Asked::Finished => {
+                let outcome = taken(handover.take());
+                assert_eq!(outcome, Some(7), "it was said to be there");
+                outcome
+            }
+            Asked::Tell(index) => {
+                assert_eq!(index, 3);
+                None
+            }
+            Asked::Noted => unreachable!("it had begun, and nobody had asked"),
+        };
+        home.join().unwrap();
+        assert_eq!(taken_at_once.or_else(|| taken(handover.take())), Some(7));
+    });
+}
+
 /// A handle is dropped while an outcome that nobody is owed comes: one of the two drops it.
 #[test]
 fn an_outcome_of_a_dropped_handle_is_dropped_by_one_side() {
