@@ -8,16 +8,29 @@
 //!
 //! A second Ctrl-C, while the tasks are finishing, ends their time at once: `stop` does that to a shutdown.
 
-#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example talks to its reader"
+)]
 
 use std::future::pending;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay::{Executor, cancel_requested, sleep, timeout};
 
+const USAGE: &str = "usage: graceful_shutdown [wait]
+
+  wait   for your Ctrl-C; unless given, it raises the signal itself";
+
 const MOMENT: Duration = Duration::from_millis(20);
 
-fn main() {
+fn main() -> ExitCode {
+    let waits = match waits() {
+        Ok(waits) => waits,
+        Err(exit) => return exit,
+    };
     let ex = Executor::new();
     ex.set_exception_handler(|_, report| {
         let task = report.task().map_or("?", |task| task.name());
@@ -42,10 +55,10 @@ fn main() {
     ex.task().name("client").spawn(client()).detach();
     ex.task().name("lock").spawn_fallible(lock()).detach();
     ex.task().name("deaf").spawn(deaf()).detach();
-    if std::env::args().nth(1).is_none() {
-        ex.call_later(MOMENT, interrupt);
-    } else {
+    if waits {
         println!("waiting for Ctrl-C");
+    } else {
+        ex.call_later(MOMENT, interrupt);
     }
 
     ex.run_forever();
@@ -58,6 +71,24 @@ fn main() {
         report.dropped(),
         ex.len()
     );
+    ExitCode::SUCCESS
+}
+
+/// Whether to wait for a signal from outside, by the arguments; else with what to exit at once.
+fn waits() -> Result<bool, ExitCode> {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Ok(false),
+        ["wait"] => Ok(true),
+        ["--help" | "-h"] => {
+            println!("{USAGE}");
+            Err(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprintln!("{}: not understood\n\n{USAGE}", args.join(" "));
+            Err(ExitCode::from(2))
+        }
+    }
 }
 
 /// Works in turns, and looks between them. Has something to write at the end.

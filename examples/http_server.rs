@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Tokio's reactor and ours run on the same thread: `tokio_runtime.block_on(executor.run_until(server))`.
-#![allow(
+#![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "the server says where it listens, and its books at the end"
 )]
 
@@ -150,22 +151,36 @@ async fn listen(listener: TcpListener, state: Rc<State>) {
     graceful.shutdown().await;
 }
 
-fn main() -> ExitCode {
+/// The port, by the arguments; none where help is asked for.
+fn port() -> Result<Option<u16>, String> {
     let mut port = 8080;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        match (arg.as_str(), args.next().map(|value| value.parse())) {
-            ("--help" | "-h", _) => {
-                println!("{USAGE}");
-                return ExitCode::SUCCESS;
+        match arg.as_str() {
+            "--help" | "-h" => return Ok(None),
+            "--port" => {
+                let value = args.next().ok_or("--port needs a value")?;
+                let bad = |_| format!("--port: {value:?} is no port");
+                port = value.parse().map_err(bad)?;
             }
-            ("--port", Some(Ok(value))) => port = value,
-            _ => {
-                println!("{arg}: not understood\n\n{USAGE}");
-                return ExitCode::from(2);
-            }
+            _ => return Err(format!("{arg}: not understood")),
         }
     }
+    Ok(Some(port))
+}
+
+fn main() -> ExitCode {
+    let port = match port() {
+        Ok(Some(port)) => port,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("{why}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
     let state = Rc::new(State::default());
     let executor = Executor::new();
     let told = Rc::clone(&state);
@@ -180,13 +195,20 @@ fn main() -> ExitCode {
         .build()
         .expect("a runtime can be made");
     let server = Rc::clone(&state);
-    tokio.block_on(executor.run_until(async {
+    let served = tokio.block_on(executor.run_until(async {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let listener = TcpListener::bind(address).await.expect("the port is free");
-        let address = listener.local_addr().expect("it is bound");
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
         println!("listening on {address}");
         listen(listener, server).await;
+        Ok::<_, String>(())
     }));
+    if let Err(why) = served {
+        eprintln!("{why}");
+        return ExitCode::FAILURE;
+    }
     let stats = executor.stats();
     println!(
         "served {} visits; {} tasks failed, {} of them told",

@@ -8,10 +8,15 @@
 //! One [`Supervisor`] owns all that runs. What fails in it is told at once and ends nothing else. A request is a
 //! [`TaskGroup`]: its lookups make sense only together, so that the first that fails ends the others.
 
-#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example talks to its reader"
+)]
 
 use std::cell::Cell;
 use std::fmt;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,13 +25,21 @@ use mainstay::{
     Executor, GroupSummary, RestartPolicy, Supervisor, TaskGroup, cancel_requested, sleep, timeout,
 };
 
+const USAGE: &str = "usage: supervised_service [wait]
+
+  wait   for your Ctrl-C; unless given, it raises the signal itself";
+
 const MOMENT: Duration = Duration::from_millis(5);
 
-fn main() {
+fn main() -> ExitCode {
+    let waits = match waits() {
+        Ok(waits) => waits,
+        Err(exit) => return exit,
+    };
     let ex = Executor::new();
     ex.set_exception_handler(|_, report| println!("outside of the service: {report}"));
     let signal = ctrl_c(&ex);
-    ex.block_on(serve(signal));
+    ex.block_on(serve(signal, waits));
     let stats = ex.stats();
     println!(
         "{} tasks: {} returned, {} failed ({} told, {} handed on), {} cancelled, {} live",
@@ -38,6 +51,24 @@ fn main() {
         stats.cancelled,
         stats.live
     );
+    ExitCode::SUCCESS
+}
+
+/// Whether to wait for a signal from outside, by the arguments; else with what to exit at once.
+fn waits() -> Result<bool, ExitCode> {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Ok(false),
+        ["wait"] => Ok(true),
+        ["--help" | "-h"] => {
+            println!("{USAGE}");
+            Err(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprintln!("{}: not understood\n\n{USAGE}", args.join(" "));
+            Err(ExitCode::from(2))
+        }
+    }
 }
 
 /// The signal's thread only passes the word on.
@@ -55,7 +86,7 @@ fn ctrl_c(ex: &Executor<'_>) -> Receiver<()> {
     signal
 }
 
-async fn serve(signal: Receiver<()>) {
+async fn serve(signal: Receiver<()>, waits: bool) {
     let service = Supervisor::new();
     service.set_exception_handler(|_, report| {
         let task = report.task().map_or("?", |task| task.name());
@@ -94,9 +125,10 @@ async fn serve(signal: Receiver<()>) {
     service.task().name("order").spawn(order()).detach();
     service.task().name("deaf").spawn(deaf()).detach();
     mainstay::yield_now().await;
-    match std::env::args().nth(1) {
-        None => interrupt(),
-        Some(_) => println!("waiting for Ctrl-C"),
+    if waits {
+        println!("waiting for Ctrl-C");
+    } else {
+        interrupt();
     }
     signal.recv().await.expect("the handler keeps the sender");
     println!("Ctrl-C");

@@ -5,7 +5,7 @@
 mod example_output;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -170,6 +170,24 @@ fn a_client_that_disconnects_is_no_failure() {
     assert!(stats.contains("failed 0"), "{stats}");
     let end = server.quit();
     assert!(end.starts_with("served 1 visits; 0 tasks failed"), "{end}");
+}
+
+/// A port that is taken is an error of the environment's, told in a line: no panic.
+#[test]
+fn a_port_that_is_taken_is_said_and_ends_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("it is bound");
+    let output = Command::new(example_output::example("http_server"))
+        .args(["--port", &address.port().to_string()])
+        .output()
+        .expect("the example starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(
+        stderr.starts_with(&format!("cannot listen on {address}: ")),
+        "{stderr}"
+    );
 }
 
 /// What is being served when the server is told to quit is finished.
