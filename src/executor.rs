@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::arena::cell::{Fallible, Plain};
+use crate::arena::cell::{Fallible, Judge, Plain};
+use crate::arena::claim::Claim;
 use crate::arena::driven::Driven;
 use crate::arena::owner::Owner;
 use crate::arena::roots::Root;
@@ -295,9 +296,10 @@ impl<'env> Executor<'env> {
     #[track_caller]
     pub fn run_until_stalled(&self) -> Progress {
         let (progress, payload) = self.drive("run_until_stalled", |driven| {
-            let mut polls = 0;
+            let before = self.scheduler.counters.polls.get();
+            let mut calls = 0;
             loop {
-                polls += self.scheduler.passes(driven);
+                calls += self.scheduler.passes(driven);
                 if self.scheduler.is_stopping() {
                     break;
                 }
@@ -308,7 +310,9 @@ impl<'env> Executor<'env> {
                     }
                 }
             }
-            (self.progress(polls), self.end_stop())
+            let polls = self.scheduler.counters.polls.get() - before;
+            let polls = usize::try_from(polls).unwrap_or(usize::MAX);
+            (self.progress(polls.saturating_add(calls)), self.end_stop())
         });
         if let Some(payload) = payload {
             resume_unwind(payload);
@@ -393,11 +397,7 @@ impl<'env> Executor<'env> {
         F: Future + 'env,
         F::Output: 'env,
     {
-        JoinHandle::new(self.scheduler.spawn::<F, Plain>(
-            self.owner.gate(),
-            future,
-            Location::caller(),
-        ))
+        JoinHandle::new(self.spawn_as::<F, Plain>(future, Location::caller()))
     }
 
     /// Spawns a task whose `Err` is a failure, like a panic: the exception handler is told.
@@ -429,11 +429,19 @@ impl<'env> Executor<'env> {
         T: 'env,
         E: Display + Debug + 'static,
     {
-        JoinHandle::new(self.scheduler.spawn::<F, Fallible>(
-            self.owner.gate(),
-            future,
-            Location::caller(),
-        ))
+        JoinHandle::new(self.spawn_as::<F, Fallible>(future, Location::caller()))
+    }
+
+    #[inline]
+    #[track_caller]
+    fn spawn_as<F, J>(&self, future: F, location: &'static Location<'static>) -> Claim<F::Output>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        let (arena, gate) = (self.owner.arena(), self.owner.gate());
+        self.scheduler
+            .spawn_in::<F, J>(arena, gate, None, future, location, |_| {})
     }
 
     /// Starts a spawn with options: `.name(..)`, `.background()`, then `.spawn(..)` or `.spawn_fallible(..)`.

@@ -1,6 +1,7 @@
 //! Handles: what a spawn gives.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -68,13 +69,16 @@ use crate::waker;
 #[doc(alias = "Task")]
 #[must_use = "dropping the handle detaches the task; say so with `.detach()`, or await it"]
 pub struct JoinHandle<T> {
-    claim: Claim<T>,
+    // So that its drop is part of this one's: between the two, what was let go of would be looked at again.
+    claim: ManuallyDrop<Claim<T>>,
 }
 
 impl<T> JoinHandle<T> {
     #[inline]
     pub(crate) fn new(claim: Claim<T>) -> Self {
-        JoinHandle { claim }
+        JoinHandle {
+            claim: ManuallyDrop::new(claim),
+        }
     }
 
     /// The task's id.
@@ -442,6 +446,21 @@ impl<T> Future for JoinHandle<T> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if let Some(value) = this.claim.take_plain() {
+            return Poll::Ready(Ok(value));
+        }
+        if waker::key_of(cx.waker()).is_some_and(|key| this.claim.await_plain(key)) {
+            return Poll::Pending;
+        }
+        this.poll_aside(cx)
+    }
+}
+
+impl<T> JoinHandle<T> {
+    #[cold]
+    #[inline(never)]
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
+        let this = self;
         match this.claim.status() {
             Status::Finished(end) => match this.take(end) {
                 Some(result) => Poll::Ready(result),
@@ -473,16 +492,19 @@ impl<T> Unpin for JoinHandle<T> {}
 impl<T> Drop for JoinHandle<T> {
     #[inline]
     fn drop(&mut self) {
-        if self.claim.has_something() {
-            self.drop_aside();
+        if !self.claim.let_go() {
+            if self.claim.has_something() {
+                self.give_up();
+            }
+            self.claim.let_go_aside();
         }
-        // Else the claim's own drop detaches, or lets go of an outcome that needs no care.
     }
 }
 
 impl<T> JoinHandle<T> {
+    /// The outcome, or the side record, needs care.
     #[cold]
-    fn drop_aside(&mut self) {
+    fn give_up(&mut self) {
         let scheduler = self.scheduler();
         if let (Some(scheduler), Some(task)) = (&scheduler, self.claim.task()) {
             scheduler.hint_overlooked(task);

@@ -107,6 +107,9 @@ impl<W: Word> Key<W> {
 }
 
 impl Key<usize> {
+    /// From a key of one generation to that of the next.
+    pub(crate) const GENERATION_STEP: usize = 1 << <usize as Word>::INDEX_BITS;
+
     /// A word with a slot index and no executor: what a vacant slot carries. It equals no key.
     #[inline]
     pub(crate) const fn vacant(index: u32) -> usize {

@@ -14,7 +14,10 @@ use crate::unwind::{Panic, catch, catch_drop};
 
 use super::pages;
 use super::record::make_extras;
-use super::slots::{CANCEL, CLAIMED, EXTRAS, Header, STORED};
+use super::slots::{
+    ASKS, BACKGROUND, CALL, CANCEL, CLAIMED, DEDICATED, ENDED, EXTRAS, Header, MEMBER, PANICKED,
+    QUEUED, STORED, WATCHED,
+};
 
 /// Decides what output counts as a failure.
 pub(crate) trait Judge<T> {
@@ -67,10 +70,20 @@ impl<T, E: Display + Debug + 'static> Judge<Result<T, E>> for Fallible {
     }
 }
 
-/// What a cell holds when its future is gone.
-pub(super) enum Held<T> {
-    Value(T),
-    Panic(Box<Panic>),
+/// What a cell holds when its future is gone; the header's flags say which.
+// Not an enum: the tag would cost a word in most cells, and a store and a load per task.
+#[repr(C)]
+pub(super) union Held<T> {
+    value: ManuallyDrop<T>,
+    panic: ManuallyDrop<Box<Panic>>,
+}
+
+/// A cell with its future gone. A [`Claim`](super::claim::Claim) knows the output's type only, so that the place is the
+/// same for all futures: the first after the header that has the alignment.
+#[repr(C)]
+struct Remains<T> {
+    header: Header,
+    held: Held<T>,
 }
 
 /// Either the future or what came of it.
@@ -111,12 +124,47 @@ impl Failure {
 }
 
 /// What a poll came to.
+// Bits, to be asked one by one in the order of how often each is so: of an enum, the compiler makes a table of jumps.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Pending,
-    Returned,
-    Failed,
+pub(super) struct Step(u8);
+
+impl Step {
+    pub(super) const PENDING: Step = Step(0);
+    /// It returned, nothing is kept of it, and nobody wants to know: to be vacated.
+    pub(super) const GONE: Step = Step(1);
+    /// It returned and the value is stored and may be taken: `ENDED` is set. Only an awaiter by key is to be woken.
+    pub(super) const STORED: Step = Step(2);
+    /// It returned, and there is more to it.
+    pub(super) const RETURNED: Step = Step(4);
+    pub(super) const FAILED: Step = Step(4 | 8);
+
+    #[inline]
+    pub(super) fn is_pending(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returned or failed, with more to be done than to store a value.
+    #[inline]
+    pub(super) fn is_unplain(self) -> bool {
+        self.0 & 4 != 0
+    }
+
+    #[inline]
+    pub(super) fn is_stored(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    #[inline]
+    pub(super) fn is_failed(self) -> bool {
+        self.0 & 8 != 0
+    }
 }
+
+/// What makes a task's return more than giving its value to whoever claims it.
+const UNPLAIN: u32 = CANCEL | EXTRAS | BACKGROUND | CALL | ASKS | MEMBER | WATCHED;
+
+/// What makes vacating a slot more than putting it on its free list.
+const BOUND: u32 = CLAIMED | QUEUED | DEDICATED;
 
 /// The typed half of a task, behind its header.
 pub(super) struct VTable {
@@ -154,8 +202,6 @@ pub(super) struct VTable {
     ///
     /// The cell is of this table's type, `STORED`, and nobody looks at what it holds.
     pub(super) take_failure: unsafe fn(NonNull<Header>) -> Option<Owned>,
-    /// Where `Held<T>` starts, from the header.
-    pub(super) held_offset: usize,
     /// Where the place of a `Membership` is, from the header, if there is one.
     pub(super) member_offset: usize,
     pub(super) class: usize,
@@ -166,17 +212,27 @@ pub(super) struct VTable {
 pub(super) struct Typed<F, J, M = ()>(PhantomData<(F, J, M)>);
 
 impl<F: Future, J: Judge<F::Output>, M> Typed<F, J, M> {
-    pub(super) const LAYOUT: Layout = Layout::new::<TaskCell<F, M>>();
+    pub(super) const LAYOUT: Layout = {
+        // The body is no lower than what remains of it, and has room for it.
+        assert!(
+            std::mem::offset_of!(Remains<F::Output>, held)
+                <= std::mem::offset_of!(TaskCell<F, M>, body)
+        );
+        // Whoever stores and takes a future or what came of it knows nothing of `M`.
+        assert!(
+            std::mem::offset_of!(TaskCell<F>, body) == std::mem::offset_of!(TaskCell<F, M>, body)
+        );
+        Layout::new::<TaskCell<F, M>>()
+    };
     pub(super) const CLASS: usize = pages::class_of(Self::LAYOUT);
     pub(super) const VTABLE: &'static VTable = &VTable {
         poll: poll::<F, J>,
         drop_future: drop_future::<F>,
-        drop_held: drop_held::<F::Output, F>,
+        drop_held: drop_held::<F::Output>,
         store_panic: store_panic::<F>,
         failure: failure::<F, J>,
         take_also: take_also::<F>,
         take_failure: take_failure::<F, J>,
-        held_offset: std::mem::offset_of!(TaskCell<F>, body),
         member_offset: std::mem::offset_of!(TaskCell<F, M>, member),
         class: Self::CLASS,
         layout: Self::LAYOUT,
@@ -197,8 +253,20 @@ fn future_of<F: Future>(header: NonNull<Header>) -> *mut F {
 }
 
 #[inline]
-fn held_of<F: Future>(header: NonNull<Header>) -> *mut Held<F::Output> {
-    future_of::<F>(header).cast()
+fn held_of<T>(header: NonNull<Header>) -> *mut Held<T> {
+    let cell = header.cast::<Remains<T>>().as_ptr();
+    cell.wrapping_byte_add(std::mem::offset_of!(Remains<T>, held))
+        .cast()
+}
+
+#[inline]
+fn value_of<T>(header: NonNull<Header>) -> *mut T {
+    held_of::<T>(header).cast()
+}
+
+#[inline]
+fn panic_of<T>(header: NonNull<Header>) -> *mut Box<Panic> {
+    held_of::<T>(header).cast()
 }
 
 /// Moves a future into a vacant cell.
@@ -212,15 +280,27 @@ pub(super) unsafe fn store_future<F: Future>(header: NonNull<Header>, future: F)
     unsafe { future_of::<F>(header).write(future) };
 }
 
-/// Takes what a cell holds.
+/// Takes the value that a cell holds.
 ///
 /// # Safety
 ///
-/// `held` is the address of a live `Held<T>` (flag `STORED`), which the caller forgets afterwards.
+/// The cell is that of a future whose output is `T`, it is `STORED` and not `PANICKED`, and nobody looks at what it holds;
+/// the caller clears `STORED`.
 #[inline]
-pub(super) unsafe fn take_held<T>(held: *mut Held<T>) -> Held<T> {
+pub(super) unsafe fn take_value<T>(header: NonNull<Header>) -> T {
     // SAFETY: the caller's contract: it is alive, and read once.
-    unsafe { held.read() }
+    unsafe { value_of::<T>(header).read() }
+}
+
+/// Takes the panic that a cell holds.
+///
+/// # Safety
+///
+/// As for [`take_value`], but that the cell is `PANICKED`.
+#[cold]
+pub(super) unsafe fn take_panic<T>(header: NonNull<Header>) -> Box<Panic> {
+    // SAFETY: the caller's contract: it is alive, and read once.
+    unsafe { panic_of::<T>(header).read() }
 }
 
 /// The one function that polls.
@@ -239,7 +319,7 @@ unsafe fn poll<F: Future, J: Judge<F::Output>>(
     let pinned = unsafe { Pin::new_unchecked(future) };
     // User code: Future::poll.
     match catch(|| pinned.poll(cx)) {
-        Ok(Poll::Pending) => Step::Pending,
+        Ok(Poll::Pending) => Step::PENDING,
         // SAFETY: the future is alive and RUNNING, as it was for the poll.
         Ok(Poll::Ready(value)) => unsafe { returned::<F, J>(header, value) },
         // SAFETY: the same; a panicking poll leaves the future to be dropped.
@@ -280,21 +360,40 @@ unsafe fn returned<F: Future, J: Judge<F::Output>>(
     // SAFETY: the header is that of an occupied cell; only `Cell` fields are touched.
     let flags = unsafe { header.as_ref() }.flags.get();
     let failed = J::failure(&value).is_some();
-    if failed || flags & CLAIMED != 0 && flags & CANCEL == 0 {
-        // SAFETY: the future is gone and `Body` has room for `Held`, at the same place.
-        unsafe { held_of::<F>(header).write(Held::Value(value)) };
+    let more = flags & (UNPLAIN | BOUND);
+    if !failed && more == CLAIMED {
+        // SAFETY: the future is gone, so the cell holds nothing, and has room for it (`Typed::LAYOUT`).
+        unsafe { value_of::<F::Output>(header).write(value) };
         // SAFETY: as above.
-        unsafe { header.as_ref() }.set(STORED);
-        return if failed { Step::Failed } else { Step::Returned };
+        unsafe { header.as_ref() }.flags.set(flags | STORED | ENDED);
+        return Step::STORED;
+    }
+    if !failed && more == 0 && !needs_drop::<F::Output>() {
+        return Step::GONE;
+    }
+    if failed || flags & CLAIMED != 0 && flags & CANCEL == 0 {
+        // SAFETY: as above.
+        unsafe { value_of::<F::Output>(header).write(value) };
+        // SAFETY: as above.
+        unsafe { header.as_ref() }.flags.set(flags | STORED);
+        return if failed { Step::FAILED } else { Step::RETURNED };
     }
     // Nobody can ask for it: drop it now, not when its slot is used again.
     // User code: Drop of the output.
     match catch_drop(value) {
-        Ok(()) => Step::Returned,
+        Ok(()) => {
+            // SAFETY: as above.
+            let flags = unsafe { header.as_ref() }.flags.get();
+            if flags & (UNPLAIN | BOUND) == 0 {
+                Step::GONE
+            } else {
+                Step::RETURNED
+            }
+        }
         Err(panic) => {
             // SAFETY: the future is gone, so the cell holds nothing.
             unsafe { store_panic::<F>(header, panic) };
-            Step::Failed
+            Step::FAILED
         }
     }
 }
@@ -331,13 +430,13 @@ unsafe fn spoiled<F: Future, J: Judge<F::Output>>(
     mut panic: Box<Panic>,
 ) -> Step {
     if J::failure(&value).is_some() {
-        // SAFETY: the caller's contract, and `Body` has room for `Held`.
-        unsafe { held_of::<F>(header).write(Held::Value(value)) };
+        // SAFETY: the caller's contract, and the cell has room for it (`Typed::LAYOUT`).
+        unsafe { value_of::<F::Output>(header).write(value) };
         // SAFETY: the header is that of an occupied cell.
         let header = unsafe { header.as_ref() };
         header.set(STORED);
         make_extras(header).borrow_mut().also = Some(panic);
-        return Step::Failed;
+        return Step::FAILED;
     }
     // User code: Drop of the output.
     if let Err(second) = catch_drop(value) {
@@ -345,7 +444,7 @@ unsafe fn spoiled<F: Future, J: Judge<F::Output>>(
     }
     // SAFETY: the caller's contract.
     unsafe { store_panic::<F>(header, panic) };
-    Step::Failed
+    Step::FAILED
 }
 
 /// The poll panicked: drop what remains of the future, keep the panic.
@@ -364,7 +463,7 @@ unsafe fn panicked<F: Future>(header: NonNull<Header>, mut panic: Box<Panic>) ->
     }
     // SAFETY: the future is gone, so the cell holds nothing.
     unsafe { store_panic::<F>(header, panic) };
-    Step::Failed
+    Step::FAILED
 }
 
 unsafe fn drop_future<F: Future>(header: NonNull<Header>) {
@@ -373,53 +472,65 @@ unsafe fn drop_future<F: Future>(header: NonNull<Header>) {
     unsafe { future_of::<F>(header).drop_in_place() };
 }
 
-unsafe fn drop_held<T, F: Future<Output = T>>(header: NonNull<Header>) {
+unsafe fn drop_held<T>(header: NonNull<Header>) {
     // SAFETY: the header is that of an occupied cell.
-    unsafe { header.as_ref() }.clear(STORED);
-    // SAFETY: the caller's contract ([`VTable::drop_held`]); the flag above keeps anybody from looking at it again,
-    // also if this unwinds.
-    unsafe { held_of::<F>(header).drop_in_place() };
+    let flags = unsafe { header.as_ref() };
+    // Cleared first, so that nobody looks at it again, also if this unwinds.
+    flags.clear(STORED);
+    if flags.has(PANICKED) {
+        // SAFETY: the caller's contract ([`VTable::drop_held`]), and it is a panic.
+        unsafe { panic_of::<T>(header).drop_in_place() };
+    } else {
+        // SAFETY: the same, and it is a value.
+        unsafe { value_of::<T>(header).drop_in_place() };
+    }
 }
 
 unsafe fn store_panic<F: Future>(header: NonNull<Header>, panic: Box<Panic>) {
-    // SAFETY: the caller's contract ([`VTable::store_panic`]): the cell holds nothing that this would overwrite.
-    unsafe { held_of::<F>(header).write(Held::Panic(panic)) };
+    // SAFETY: the caller's contract ([`VTable::store_panic`]): the cell holds nothing that this would overwrite; and it has
+    // room for it (`Typed::LAYOUT`).
+    unsafe { panic_of::<F::Output>(header).write(panic) };
     // SAFETY: the header is that of an occupied cell.
-    unsafe { header.as_ref() }.set(STORED);
+    unsafe { header.as_ref() }.set(STORED | PANICKED);
 }
 
 unsafe fn failure<F: Future, J: Judge<F::Output>>(header: NonNull<Header>) -> Option<Failure> {
-    // SAFETY: the caller's contract ([`VTable::failure`]): it is there, and nothing writes it during this call.
-    match unsafe { &*held_of::<F>(header) } {
-        Held::Value(value) => J::failure(value).map(|error| Failure::Error(error.into())),
-        Held::Panic(panic) => Some(Failure::Panic((&**panic).into())),
+    // SAFETY: the header is that of an occupied cell.
+    if unsafe { header.as_ref() }.has(PANICKED) {
+        // SAFETY: the caller's contract ([`VTable::failure`]): it is there, and nothing writes it during this call.
+        let panic: &Panic = unsafe { &*panic_of::<F::Output>(header) };
+        return Some(Failure::Panic(panic.into()));
     }
+    // SAFETY: the same; it is a value.
+    let value = unsafe { &*value_of::<F::Output>(header) };
+    J::failure(value).map(|error| Failure::Error(error.into()))
 }
 
 unsafe fn take_also<F: Future>(header: NonNull<Header>) -> Option<Box<Panic>> {
-    // SAFETY: the caller's contract ([`VTable::take_also`]): it is there and nobody looks at it.
-    match unsafe { &mut *held_of::<F>(header) } {
-        Held::Panic(panic) => panic.also.take(),
-        Held::Value(_) => None,
+    // SAFETY: the header is that of an occupied cell.
+    if !unsafe { header.as_ref() }.has(PANICKED) {
+        return None;
     }
+    // SAFETY: the caller's contract ([`VTable::take_also`]): it is there and nobody looks at it.
+    unsafe { &mut *panic_of::<F::Output>(header) }.also.take()
 }
 
 unsafe fn take_failure<F: Future, J: Judge<F::Output>>(header: NonNull<Header>) -> Option<Owned> {
     // SAFETY: the header is that of an occupied cell.
-    unsafe { header.as_ref() }.clear(STORED);
-    // SAFETY: the caller's contract ([`VTable::take_failure`]): it is there, nobody looks at it, and the flag above keeps it
-    // from being read again.
-    let value = match unsafe { take_held(held_of::<F>(header)) } {
-        Held::Panic(panic) => return Some(Owned::Panic(panic)),
-        Held::Value(value) => value,
-    };
-    match J::into_failure(value) {
+    let flags = unsafe { header.as_ref() };
+    flags.clear(STORED);
+    if flags.has(PANICKED) {
+        // SAFETY: the caller's contract ([`VTable::take_failure`]): it is there, nobody looks at it, and the flag above
+        // keeps it from being read again.
+        return Some(Owned::Panic(unsafe { take_panic::<F::Output>(header) }));
+    }
+    // SAFETY: the same.
+    match J::into_failure(unsafe { take_value::<F::Output>(header) }) {
         Ok(error) => Some(Owned::Error(error)),
         Err(value) => {
             // SAFETY: it was moved out of here just now, so that nothing is overwritten that lives.
-            unsafe { held_of::<F>(header).write(Held::Value(value)) };
-            // SAFETY: as above.
-            unsafe { header.as_ref() }.set(STORED);
+            unsafe { value_of::<F::Output>(header).write(value) };
+            flags.set(STORED);
             None
         }
     }

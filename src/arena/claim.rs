@@ -13,12 +13,13 @@ use crate::remote::table;
 use crate::task::{Name, TaskId};
 use crate::unwind::{Panic, bury, catch};
 
-use super::cell::{Held, take_held};
+use super::cell::{take_panic, take_value};
 use super::ended::Pinned;
 use super::front::current_arena;
 use super::record::{make_extras, name_of, reference};
 use super::slots::{
-    BACKGROUND, CLAIMED, ENDED, EXTRAS, FAILED, Header, PINNED, READ, STORED, TOLD,
+    BACKGROUND, CANCELLED, CLAIMED, DEDICATED, ENDED, EXTRAS, FAILED, Header, MEMBER, PANICKED,
+    PINNED, QUEUED, READ, STORED, TOLD,
 };
 use super::{Arena, TaskRef};
 
@@ -139,7 +140,7 @@ impl<T> Claim<T> {
             return None;
         }
         // SAFETY: a word without a tag is the address of a slot that this claim keeps occupied (A3), in an arena that outlives
-        // its claims (`Arena::release`).
+        // its tenants (`Arena::heirs`).
         Some(unsafe { self.word.as_ref() })
     }
 
@@ -360,17 +361,13 @@ impl<T> Claim<T> {
             return None;
         }
         header.flags.set(flags & !STORED);
-        let taken = if flags & STORED != 0 {
-            let held: *mut Held<T> = slot
-                .as_ptr()
-                .wrapping_byte_add(header.vtable.get().held_offset)
-                .cast();
-            // SAFETY: STORED said that a `Held<T>` is there: `T` is the output of the future that this claim was made
-            // for. The flag is cleared, so that it is not read again; not PINNED, so that nobody looks (A4).
-            match unsafe { take_held(held) } {
-                Held::Value(value) => Taken::Value(value),
-                Held::Panic(panic) => Taken::Panic(panic),
-            }
+        let taken = if flags & (STORED | PANICKED) == STORED {
+            // SAFETY: `T` is the output of the future that this claim was made for, and STORED says that one is there. The
+            // flag is cleared, so that it is not read again; not PINNED, so that nobody looks (A4).
+            Taken::Value(unsafe { take_value(slot) })
+        } else if flags & STORED != 0 {
+            // SAFETY: the same, and it is a panic.
+            Taken::Panic(unsafe { take_panic::<T>(slot) })
         } else if flags & FAILED != 0 {
             Taken::InGroup(take_kept_message(header))
         } else {
@@ -384,8 +381,8 @@ impl<T> Claim<T> {
             None
         };
         header.clear(CLAIMED);
-        // SAFETY: the arena is alive: this claim still counts.
-        unsafe { arena.as_ref() }.vacate(slot);
+        // SAFETY: the arena is that of the slot, whose tenant this claim has kept; neither is touched afterwards.
+        unsafe { Arena::vacate_claimed(arena, slot) };
         match named {
             None => self.spend(id, end),
             Some(name) => self.leave(Remains {
@@ -395,35 +392,65 @@ impl<T> Claim<T> {
                 refused: Cell::new(None),
             }),
         }
-        // SAFETY: alive until here, and not touched after.
-        unsafe { Arena::release(arena) };
         Some(taken)
     }
 
-    /// Gives the claim up. A finished task with something to look at or drop is handed over as a token.
+    /// [`take`](Self::take) for the ordinary case: it returned, there is nothing but the value, and its executor is the one
+    /// that is being driven.
     #[inline]
+    pub(crate) fn take_plain(&mut self) -> Option<T> {
+        const ALL: u32 =
+            ENDED | STORED | PINNED | FAILED | CANCELLED | EXTRAS | MEMBER | QUEUED | DEDICATED;
+        let slot = self.word;
+        let header = self.header()?;
+        if header.flags.get() & ALL != ENDED | STORED {
+            return None;
+        }
+        let arena = current_arena(header.key().executor())?;
+        // SAFETY: as in `take`; a task that has not failed holds no panic. The slot is vacated below.
+        let value = unsafe { take_value(slot) };
+        let id = header.id();
+        header.clear(STORED | CLAIMED);
+        // SAFETY: being driven, it is borrowed up the stack.
+        unsafe { arena.as_ref() }.vacate_plain(slot);
+        self.spend(id, End::Returned);
+        Some(value)
+    }
+
+    /// [`await_by_key`](Self::await_by_key) for the ordinary case: the task is pending, has no side record, and is not the
+    /// one that would be woken. `false`: it is another case.
+    #[inline]
+    pub(crate) fn await_plain(&self, key: usize) -> bool {
+        match self.header() {
+            Some(header) if !header.has(ENDED | EXTRAS) && header.key.get() != key => {
+                header.set_awaiter_key(key);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives the claim up. A finished task with something to look at or drop is handed over as a token.
     pub(crate) fn give_up(&mut self) -> Option<Pinned> {
         let slot = self.word;
         let header = self.header()?;
-        let arena = Self::arena(header);
         let flags = header.flags.get();
         header.clear(CLAIMED);
         let mut pinned = None;
         if flags & (ENDED | PINNED) == ENDED {
+            let arena = Self::arena(header);
             if flags & (STORED | EXTRAS) == 0 {
-                // SAFETY: the arena is alive: this claim still counts.
-                unsafe { arena.as_ref() }.vacate(slot);
+                // SAFETY: the arena is that of the slot, whose tenant this claim has kept; neither is touched afterwards.
+                unsafe { Arena::vacate_claimed(arena, slot) };
             } else {
                 header.set(PINNED);
-                // SAFETY: the arena is alive: this claim still counts.
+                // SAFETY: the arena is alive: its tenant keeps it.
                 let arena = unsafe { arena.as_ref() };
                 // SAFETY: ended, and pinned by this call; the arena is the slot's.
                 pinned = Some(unsafe { Pinned::new(arena, slot) });
             }
         }
         self.spend(TaskId::new(0), End::Returned);
-        // SAFETY: alive until here, and not touched after.
-        unsafe { Arena::release(arena) };
         pinned
     }
 }
@@ -447,25 +474,46 @@ fn take_kept_message(header: &Header) -> Option<Box<str>> {
     make_extras(header).borrow_mut().kept.take()
 }
 
-/// Nobody is left to be told what the destructors do.
-#[cold]
-#[inline(never)]
-fn let_go(pinned: Pinned) {
-    let (awaiter, dropped) = pinned.publish_for_handle();
-    drop(catch(move || drop(awaiter)));
-    if let Err(panic) = dropped {
-        drop(bury(panic));
+impl<T> Claim<T> {
+    /// Lets go in the ordinary cases: the outcome was taken, or the task has still to run and has no side record. `false`: it
+    /// is another case, and nothing was done.
+    #[inline]
+    pub(crate) fn let_go(&mut self) -> bool {
+        match self.header() {
+            Some(header) if !header.has(ENDED | EXTRAS) => {
+                header.clear(CLAIMED);
+                self.spend(TaskId::new(0), End::Returned);
+                true
+            }
+            Some(_) => false,
+            None => self.word.addr().get() & SPENT != 0,
+        }
     }
 }
 
 impl<T> Drop for Claim<T> {
     #[inline]
     fn drop(&mut self) {
+        if !self.let_go() {
+            self.let_go_aside();
+        }
+    }
+}
+
+impl<T> Claim<T> {
+    /// Lets go in all cases. Whoever cares for what is dropped has asked for the token before ([`give_up`](Self::give_up)).
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn let_go_aside(&mut self) {
         let tag = self.word.addr().get() & (SPENT | REMAINS);
         if tag == 0 {
-            // The handle has asked for the token and done what is to be done; a bare claim only lets go.
             if let Some(pinned) = self.give_up() {
-                let_go(pinned);
+                // Nobody is left to be told what the destructors do.
+                let (awaiter, dropped) = pinned.publish_for_handle();
+                drop(catch(move || drop(awaiter)));
+                if let Err(panic) = dropped {
+                    drop(bury(panic));
+                }
             }
         } else if tag == REMAINS {
             let remains: *mut Remains = self
@@ -473,7 +521,8 @@ impl<T> Drop for Claim<T> {
                 .as_ptr()
                 .map_addr(|address| address & !REMAINS)
                 .cast();
-            // SAFETY: with this tag the word came from `leave`; a claim is dropped once.
+            self.spend(TaskId::new(0), End::Returned);
+            // SAFETY: with this tag the word came from `leave`; now it has another.
             drop(unsafe { Box::from_raw(remains) });
         }
     }

@@ -82,6 +82,10 @@ impl Drop for Ready<'_> {
 /// What a poll came to.
 pub(crate) enum Polled<'a> {
     Pending,
+    /// It returned, and nobody cares.
+    Gone,
+    /// It returned and its value may be taken. With the key of whoever awaits it, or 0.
+    Stored(usize),
     Ended(Ended<'a>),
 }
 
@@ -103,11 +107,28 @@ impl<'a> Driven<'a> {
         self.arena.front.queue.stretch(most)
     }
 
-    /// Goes on with the pass or, if that is over, with a new one, unless there is more to see to than tasks, or nothing.
+    /// Goes on with the pass or, if that is over, with a new one, up to so many. `false`: nothing is ready.
     #[inline]
     pub(crate) fn go_on(&self, most: usize) -> bool {
-        let front = &self.arena.front;
-        front.is_undisturbed() && front.queue.go_on(most)
+        self.arena.front.queue.go_on(most)
+    }
+
+    /// Whether there is nothing to see to but tasks.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.arena.front.is_undisturbed() && !self.arena.endpoint.parker().is_notified()
+    }
+
+    /// Whether there is more to see to than tasks and roots, as far as this thread knows.
+    #[inline]
+    pub(crate) fn is_attention_asked(&self) -> bool {
+        self.arena.front.is_attention_asked()
+    }
+
+    /// Whether nothing is left of the pass.
+    #[inline]
+    pub(crate) fn is_pass_over(&self) -> bool {
+        self.arena.front.queue.is_pass_over()
     }
 
     /// Takes the next task of the stretch.
@@ -168,24 +189,35 @@ impl<'a> Driven<'a> {
         let step = unsafe { (header.vtable.get().poll)(slot, cx) };
         // It stays the running one until the next poll or `rest`: nobody can look before. So what is pending costs no
         // more than this comparison; whether it was cancelled is seen in `rest`, as `ask_cancel` ends the stretch.
-        if step == Step::Pending {
+        if step.is_pending() {
             return Polled::Pending;
         }
-        arena.front.set_running(None);
-        self.polled(slot, step)
+        if step.is_unplain() {
+            arena.front.set_running(None);
+            return self.polled(slot, step);
+        }
+        if step.is_stored() {
+            let awaiter = header.awaiter_key();
+            if awaiter != 0 {
+                header.set_awaiter_key(0);
+            }
+            return Polled::Stored(awaiter);
+        }
+        arena.vacate_plain(slot);
+        Polled::Gone
     }
 
-    #[inline]
     fn polled(&self, slot: NonNull<Header>, step: Step) -> Polled<'a> {
         // SAFETY: as in `poll`.
         let header = unsafe { slot.as_ref() };
         let flags = header.flags.get();
-        let end = match step {
-            // A failure beats a pending cancel, a pending cancel beats a value.
-            Step::Failed => FAILED,
-            Step::Pending => unreachable!("not ended"),
-            Step::Returned if flags & CANCEL != 0 => CANCELLED,
-            Step::Returned => 0,
+        // A failure beats a pending cancel, a pending cancel beats a value.
+        let end = if step.is_failed() {
+            FAILED
+        } else if flags & CANCEL != 0 {
+            CANCELLED
+        } else {
+            0
         };
         header.flags.set(flags | ENDED | PINNED | end);
         // SAFETY: the future is gone and this call has just pinned the slot.

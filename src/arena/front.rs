@@ -22,7 +22,7 @@ pub(crate) struct Front {
     running: Cell<*mut Header>,
     pub(super) queue: RunQueue,
     pub(super) table: Table,
-    /// The executor's id, the high field of its keys. 0 is nobody's.
+    /// The executor's id, the high field of its keys.
     executor: u32,
     /// `LOOK` and `HAIL`: why the loop may not simply begin the next pass.
     attention: Cell<u8>,
@@ -58,38 +58,52 @@ impl Front {
     /// Wakes whom `key` names, if it names somebody here.
     #[inline(always)]
     pub(crate) fn wake(&self, key: usize) -> bool {
-        let mut slot = self.near.get();
+        let near = self.near.get();
         // SAFETY: what is near lives (`set_near`).
-        if unsafe { slot.as_ref() }.key.get() != key {
-            slot = match self.table.slot(Key::<usize>::from_word(key).index()) {
-                Some(slot) => slot,
-                None => return false,
-            };
-            // Two keys of different executors differ, so that this one comparison is all.
-            // SAFETY: frames lead to headers that live until the frame leads elsewhere.
-            if unsafe { slot.as_ref() }.key.get() != key {
-                return false;
-            }
+        let header = unsafe { near.as_ref() };
+        if header.key.get() == key {
+            // Never a root.
+            self.enqueue_waiting(near, header);
+            return true;
         }
-        // SAFETY: it lives, as above.
-        self.enqueue(slot, unsafe { slot.as_ref() });
+        let Some(slot) = self.table.slot(Key::<usize>::from_word(key).index()) else {
+            return false;
+        };
+        // SAFETY: frames lead to headers that live until the frame leads elsewhere.
+        let header = unsafe { slot.as_ref() };
+        // Two keys of different executors differ, so that this one comparison is all.
+        if header.key.get() != key {
+            return false;
+        }
+        self.enqueue(slot, header);
         true
     }
 
     /// Queues a slot whose key was asked for, if it is a task that waits.
     #[inline(always)]
     pub(super) fn enqueue(&self, slot: NonNull<Header>, header: &Header) {
+        if self.enqueue_waiting(slot, header) {
+            return;
+        }
         let flags = header.flags.get();
-        if flags & (QUEUED | ENDED) == 0 {
-            header.flags.set(flags | QUEUED);
-            self.queue.push(slot);
-        } else if flags & QUEUED != 0 {
+        if flags & QUEUED != 0 {
             // Whoever is woken twice before its turn is likely to be woken a third time.
             self.near.set(slot);
         } else if flags & ROOT != 0 {
             header.flags.set(flags | WOKEN);
             self.attention.set(self.attention.get() | HAIL);
         }
+    }
+
+    #[inline(always)]
+    fn enqueue_waiting(&self, slot: NonNull<Header>, header: &Header) -> bool {
+        let flags = header.flags.get();
+        let waits = flags & (QUEUED | ENDED) == 0;
+        if waits {
+            header.flags.set(flags | QUEUED);
+            self.queue.push(slot);
+        }
+        waits
     }
 
     /// Has the loop see to more than tasks when the present pass is over.
@@ -111,10 +125,16 @@ impl Front {
         self.attention.set(self.attention.get() & !HAIL);
     }
 
-    /// Whether nothing keeps the loop from going on polling tasks.
+    /// Whether there is no more to see to than tasks.
     #[inline]
     pub(super) fn is_undisturbed(&self) -> bool {
         self.attention.get() == 0
+    }
+
+    /// Whether there is more to see to than tasks and roots.
+    #[inline]
+    pub(super) fn is_attention_asked(&self) -> bool {
+        self.attention.get() & LOOK != 0
     }
 
     /// Makes `slot`, which lives, the one that is tried first. Whoever frees its memory calls this with another.
@@ -149,6 +169,9 @@ impl Front {
     }
 }
 
+/// More than any key has room for.
+const NOT_AN_EXECUTOR: u32 = <Key>::MAX_EXECUTOR + 1;
+
 /// What stands where no arena is driven: no key leads anywhere from here. So a wake need not ask whether there is one.
 struct Nobody {
     header: Header,
@@ -166,7 +189,7 @@ static NOBODY: Nobody = Nobody {
         running: Cell::new(ptr::null_mut()),
         queue: RunQueue::new(),
         table: Table::new(),
-        executor: 0,
+        executor: NOT_AN_EXECUTOR,
         attention: Cell::new(0),
     },
 };
@@ -200,11 +223,12 @@ pub(crate) fn with_home<R>(endpoint: &Endpoint, look: impl FnOnce(&Front, bool) 
 pub(super) fn current_arena(executor: u32) -> Option<NonNull<Arena>> {
     let current = CURRENT.get();
     // SAFETY: as in `with_current`.
-    if unsafe { &*current }.executor != executor || executor == 0 {
+    if unsafe { &*current }.executor != executor {
         return None;
     }
-    // An arena starts with its front, and the pointer was made from one to all of it (`enter`).
-    NonNull::new(current.cast_mut().cast())
+    // SAFETY: not null (`NOBODY`'s neither). It is not that one, as no key names `NOT_AN_EXECUTOR`: an arena starts with its
+    // front, and the pointer was made from one to all of it (`enter`).
+    Some(unsafe { NonNull::new_unchecked(current.cast_mut().cast()) })
 }
 
 /// Makes an arena the current one; gives what was current before.

@@ -12,18 +12,17 @@ use crate::completion::{Group, Membership};
 use super::cell::Judge;
 use super::claim::Claim;
 use super::ended::{Ended, Pinned};
-use super::owner::Gate;
+use super::owner::Opened;
 use super::record::reference;
 use super::slots::{CLAIMED, HELD_BACK, Header, MEMBER, QUEUED, REQUESTED};
 use super::{Arena, TaskRef};
 
-impl Arena {
+impl<'env> Opened<'_, 'env> {
     /// Inserts a task as a member of `group`, which takes it in here. It is ready, unless the group holds it back.
     #[inline]
     #[track_caller]
-    pub(crate) fn insert_member<'env, F, J>(
-        &self,
-        gate: Gate<'env>,
+    pub(crate) fn insert_member<F, J>(
+        self,
         group: Rc<dyn Group>,
         future: F,
         location: &'static Location<'static>,
@@ -32,9 +31,9 @@ impl Arena {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let id = self.next_id();
+        let identity = self.arena.next_identity();
         let flags = QUEUED | CLAIMED;
-        let slot = self.occupy::<F, J, Membership>(gate, id, future, flags, location);
+        let slot = self.occupy::<F, J, Membership>(identity, future, flags, location);
         // SAFETY: just occupied.
         let header = unsafe { slot.as_ref() };
         let task = reference(header);
@@ -50,7 +49,9 @@ impl Arena {
         }
         self.enter(slot)
     }
+}
 
+impl Arena {
     /// Counts one more who asks on behalf of a member whether it is to end, or (`false`) one less. Gives the group if that
     /// begins or ends the member's asking.
     pub(crate) fn count_asking(&self, task: TaskRef, asks: bool) -> Option<Rc<dyn Group>> {

@@ -46,6 +46,7 @@ mod slots;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::rc::{Rc, Weak};
@@ -64,17 +65,21 @@ use claim::Claim;
 use driven::Driven;
 use ended::Pinned;
 use front::Front;
-use owner::{Gate, foreign_gate};
+use owner::{Gate, Opened, foreign_gate};
 use pages::Pages;
 use record::{awaiting, info_of, is_awaited_by, make_extras, reference, take_extras};
 use roots::Root;
 use slots::{
-    BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, HELD_BACK, Header, LATE, MAX_ID,
-    MEMBER, PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT, WATCHED, WOKEN,
+    BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, HELD_BACK, Header, Identity, LATE,
+    MAX_ID, MEMBER, PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT, WATCHED, WOKEN,
 };
 
-/// Ids are handed out in blocks, so that a spawn is not an atomic operation.
-const ID_BLOCK: u64 = 1 << 12;
+/// Ids are handed out in blocks, so that a spawn is not an atomic operation. All ids of one have the same high part.
+const ID_BLOCK: u64 = if Key::<usize>::GENERATION_MASK < 1 << 12 {
+    Key::<usize>::GENERATION_MASK + 1
+} else {
+    1 << 12
+};
 static NEXT_ID: Wide = Wide::new(1);
 
 /// A task named by its id; its index says where to look. Checked at every use, so a stale one names nobody.
@@ -106,12 +111,21 @@ pub(crate) struct Arena {
     /// First, so that the address of the front is that of the arena.
     front: Front,
     pages: Pages,
-    next_id: Cell<u64>,
-    /// Where the present block of ids ends.
-    last_id: Cell<u64>,
-    /// Claims alive. The arena's memory outlives them.
-    held: Cell<usize>,
+    /// The key of the next task, but for its index, and where the present block of ids ends.
+    next_key: Cell<usize>,
+    last_key: Cell<usize>,
+    /// The high part of the ids of this block.
+    id_high: Cell<u32>,
+    /// When the owner is gone: how many slots are still lived in. The owner, and then these, have one count of this arena. So
+    /// it outlives the claims, each of which keeps a slot.
+    // Not the claims are counted, and nothing before the owner goes: so neither a spawn nor an end does, and a claim that is
+    // dropped before its task ends need not find its arena.
+    heirs: Cell<Option<usize>>,
     driven: Cell<bool>,
+    /// Driven, and nothing of the scheduler's is in the way of a spawn.
+    open: Cell<bool>,
+    /// What the scheduler says of that.
+    accepting: Cell<bool>,
     endpoint: &'static Endpoint,
     serial: u64,
     /// Roots made so far: the generation of the next one.
@@ -131,10 +145,13 @@ impl Arena {
         let arena = Rc::new(Arena {
             front: Front::new(endpoint.id(), pages.nowhere()),
             pages,
-            next_id: Cell::new(0),
-            last_id: Cell::new(0),
-            held: Cell::new(0),
+            next_key: Cell::new(0),
+            last_key: Cell::new(0),
+            id_high: Cell::new(0),
+            heirs: Cell::new(None),
             driven: Cell::new(false),
+            open: Cell::new(false),
+            accepting: Cell::new(true),
             endpoint,
             serial,
             roots: Cell::new(0),
@@ -169,6 +186,23 @@ impl Arena {
         self.driven.get()
     }
 
+    /// Whether a spawn is nothing but that: the arena is being driven, and [accepts](Self::set_accepting) tasks.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.get()
+    }
+
+    fn set_driven(&self, driven: bool) {
+        self.driven.set(driven);
+        self.open.set(driven && self.accepting.get());
+    }
+
+    /// Says whether tasks are simply to be inserted.
+    pub(crate) fn set_accepting(&self, accepting: bool) {
+        self.accepting.set(accepting);
+        self.open.set(accepting && self.driven.get());
+    }
+
     /// Leave to run and drop futures, if the arena is being driven.
     #[inline]
     pub(crate) fn driven(&self) -> Option<Driven<'_>> {
@@ -183,7 +217,7 @@ impl Arena {
 
     /// Keeps `host` alive for as long as there are claims. To be called when the executor goes.
     pub(crate) fn bequeath(&self, host: Rc<dyn Any>) {
-        if self.held.get() > 0 {
+        if self.count_heirs() > 0 {
             self.legacy.replace(Some(host));
         }
     }
@@ -205,22 +239,17 @@ impl Arena {
         }
     }
 
-    /// Inserts a task that may borrow from the `'env` of the gate. It is ready.
+    /// Sees that a gate is of this arena.
     #[inline]
-    #[track_caller]
-    pub(crate) fn insert<'env, F, J>(
-        &self,
-        gate: Gate<'env>,
-        future: F,
-        location: &'static Location<'static>,
-    ) -> Claim<F::Output>
-    where
-        F: Future + 'env,
-        J: Judge<F::Output>,
-    {
-        // What can fail comes first, so that a failure leaves everything as it was.
-        let id = self.next_id();
-        self.insert_task::<F, J>(gate, id, future, location)
+    pub(crate) fn open<'env>(&self, gate: Gate<'env>) -> Opened<'_, 'env> {
+        if gate.serial != self.serial {
+            foreign_gate();
+        }
+        Opened {
+            arena: self,
+            flags: gate.flags,
+            _env: PhantomData,
+        }
     }
 
     /// Inserts a task whose id was taken before. It is ready.
@@ -235,119 +264,43 @@ impl Arena {
         F: Future + 'static,
         J: Judge<F::Output>,
     {
-        self.insert_task::<F, J>(self.static_gate(), id.get(), future, location)
+        let identity = Identity::new(self.executor(), id.get());
+        self.open(self.static_gate())
+            .insert_task::<F, J>(identity, future, location)
     }
 
     #[inline]
     #[track_caller]
-    fn insert_task<'env, F, J>(
-        &self,
-        gate: Gate<'env>,
-        id: u64,
-        future: F,
-        location: &'static Location<'static>,
-    ) -> Claim<F::Output>
-    where
-        F: Future + 'env,
-        J: Judge<F::Output>,
-    {
-        let slot = self.occupy::<F, J, ()>(gate, id, future, QUEUED | CLAIMED, location);
-        self.enter(slot)
-    }
-
-    /// Puts a new task into the run queue, and makes the claim to it.
-    #[inline]
-    fn enter<T>(&self, slot: NonNull<Header>) -> Claim<T> {
-        self.front.queue.push(slot);
-        let held = self.held.get();
-        if held == 0 {
-            self.retain();
+    fn next_identity(&self) -> Identity {
+        let key = self.next_key.get();
+        if key == self.last_key.get() {
+            return self.next_block();
         }
-        self.held.set(held + 1);
-        Claim::new(slot)
-    }
-
-    /// Inserts a callback, ready or, without `ready`, to be woken by its key. Nobody holds it.
-    #[track_caller]
-    pub(crate) fn insert_call<'env, F>(
-        &self,
-        gate: Gate<'env>,
-        future: F,
-        ready: bool,
-        location: &'static Location<'static>,
-    ) -> (TaskRef, usize)
-    where
-        F: Future<Output = ()> + 'env,
-    {
-        let id = self.next_id();
-        let slot = self.occupy::<F, Plain, ()>(gate, id, future, CALL, location);
-        // SAFETY: just occupied.
-        let header = unsafe { slot.as_ref() };
-        if ready {
-            self.front.enqueue(slot, header);
+        // May wrap at the end of a block, where it is not used.
+        self.next_key
+            .set(key.wrapping_add(Key::<usize>::GENERATION_STEP));
+        Identity {
+            key,
+            id_high: self.id_high.get(),
         }
-        (reference(header), header.key.get())
-    }
-
-    #[inline]
-    #[track_caller]
-    fn occupy<'env, F, J, M>(
-        &self,
-        gate: Gate<'env>,
-        id: u64,
-        future: F,
-        flags: u32,
-        location: &'static Location<'static>,
-    ) -> NonNull<Header>
-    where
-        F: Future + 'env,
-        J: Judge<F::Output>,
-    {
-        if gate.serial != self.serial {
-            foreign_gate();
-        }
-        let class = Typed::<F, J, M>::CLASS;
-        let slot = self
-            .pages
-            .take(class, Typed::<F, J, M>::LAYOUT, &self.front, self.endpoint);
-        // SAFETY: `take` gave a vacant slot of this type's class. The gate is of this arena: either `F: 'static`, or its
-        // owner's 'env outlives every time at which the owner is borrowed (`Driven`) and its drop, and BORROWS, which
-        // is in the gate's flags, keeps the future untouched at other times (A5).
-        unsafe { store_future(slot, future) };
-        // SAFETY: a slot of a live page.
-        let header = unsafe { slot.as_ref() };
-        let dedicated = if class == pages::NO_CLASS {
-            slots::DEDICATED
-        } else {
-            0
-        };
-        header.occupy(
-            self.executor(),
-            id,
-            gate.flags | dedicated | flags,
-            Typed::<F, J, M>::VTABLE,
-            location,
-        );
-        slot
-    }
-
-    #[inline]
-    #[track_caller]
-    fn next_id(&self) -> u64 {
-        let id = self.next_id.get();
-        if id == self.last_id.get() {
-            return self.next_id_block();
-        }
-        self.next_id.set(id + 1);
-        id
     }
 
     #[cold]
+    #[inline(never)]
     #[track_caller]
-    fn next_id_block(&self) -> u64 {
-        let first = claim_ids(ID_BLOCK);
-        self.next_id.set(first + 1);
-        self.last_id.set(first + ID_BLOCK);
+    fn next_block(&self) -> Identity {
+        // Up to the next multiple of the block's size, which no high part goes across.
+        let ids = claim_ids(|next| ID_BLOCK - next % ID_BLOCK);
+        let first = Identity::new(self.executor(), ids.start);
+        let count = usize::try_from(ids.end - ids.start).unwrap_or(1);
+        self.next_key
+            .set(first.key.wrapping_add(Key::<usize>::GENERATION_STEP));
+        self.last_key.set(
+            first
+                .key
+                .wrapping_add(count.wrapping_mul(Key::<usize>::GENERATION_STEP)),
+        );
+        self.id_high.set(first.id_high);
         first
     }
 
@@ -520,7 +473,7 @@ impl Arena {
         })
     }
 
-    /// Notes that hooks are to be told of the task's end.
+    /// Notes that somebody looks on at the task's end.
     pub(crate) fn watch(&self, task: TaskRef) {
         if let Some(slot) = self.find(task) {
             // SAFETY: found alive.
@@ -657,9 +610,36 @@ impl Arena {
 
     // --- ending -----------------------------------------------------------------------------------------------------
 
-    /// Makes a slot vacant whose future is gone and whose outcome nobody keeps (A3).
+    /// [`vacate`](Self::vacate) for the ordinary case: no side record, not queued, not dedicated, and the owner is there.
     #[inline]
+    fn vacate_plain(&self, slot: NonNull<Header>) {
+        // SAFETY: the callers hold an occupied slot.
+        let header = unsafe { slot.as_ref() };
+        debug_assert!(
+            !header.has(EXTRAS | MEMBER | QUEUED | slots::DEDICATED | PINNED | RUNNING | VACANT)
+        );
+        header.leave(0);
+        // SAFETY: just vacated, not queued, in a page, and the table is that of the tenant for which it was taken.
+        unsafe { self.pages.give_paged(slot, header.vtable.get().class) };
+    }
+
+    /// Makes a slot vacant whose future is gone and whose outcome nobody keeps (A3).
     fn vacate(&self, slot: NonNull<Header>) {
+        self.vacate_slot(slot);
+        if self.one_less() {
+            // SAFETY: the callers borrow the arena from something that counts by itself.
+            unsafe { Arena::disinherit(NonNull::from(self)) };
+        }
+    }
+
+    /// One slot less that is lived in. Whether that was the last, and the owner is gone too.
+    fn one_less(&self) -> bool {
+        let heirs = self.heirs.get().map(|heirs| heirs - 1);
+        self.heirs.set(heirs);
+        heirs == Some(0)
+    }
+
+    fn vacate_slot(&self, slot: NonNull<Header>) {
         // SAFETY: the callers hold an occupied slot.
         let header = unsafe { slot.as_ref() };
         let mut flags = header.flags.get();
@@ -671,10 +651,7 @@ impl Arena {
             // What is dropped there may have driven, which takes entries out of the queue.
             flags = header.flags.get();
         }
-        header.key.set(Key::vacant(header.index()));
-        header
-            .flags
-            .set(VACANT | ENDED | flags & (QUEUED | slots::DEDICATED));
+        header.leave(QUEUED | slots::DEDICATED);
         if flags & QUEUED != 0 {
             if self.front.queue.add_limbo() {
                 self.compact();
@@ -737,46 +714,170 @@ impl Arena {
         }
     }
 
-    /// Takes a count of this arena, for the claims all together or for a token.
-    #[inline]
-    fn retain(&self) {
+    /// A count of its own.
+    fn share(&self) -> Rc<Arena> {
         let this: *const Arena = self.endpoint.owner().cast_const().cast();
         debug_assert!(ptr::eq(this, self));
         // SAFETY: the owner's pointer came from `Rc::as_ptr` (`Owner::new`) and names this arena until it is dropped;
         // it is alive, being borrowed.
         unsafe { Rc::increment_strong_count(this) };
+        // SAFETY: the same, and the count was taken just now.
+        unsafe { Rc::from_raw(this) }
     }
 
-    /// A count of its own.
-    fn share(&self) -> Rc<Arena> {
-        self.retain();
-        // SAFETY: the pointer came from `Rc::as_ptr`, and the count was taken just now.
-        unsafe { Rc::from_raw(self.endpoint.owner().cast_const().cast()) }
-    }
-
-    /// One claim less. The last one gives the claims' count of the arena back, and with it, after the executor's end, the
-    /// arena.
+    /// Vacates a slot by its claim.
     ///
     /// # Safety
     ///
-    /// The caller had a claim that was counted, and does not touch `this` afterwards.
-    #[inline]
-    unsafe fn release(this: NonNull<Arena>) {
-        // SAFETY: alive by contract.
-        let arena = unsafe { this.as_ref() };
-        let held = arena.held.get() - 1;
-        arena.held.set(held);
-        if held == 0 {
-            // The pointer that `Rc::as_ptr` gave: counting needs one that is good for the counters too.
-            let counted: *const Arena = arena.endpoint.owner().cast_const().cast();
-            let legacy = arena.legacy.take();
-            if legacy.is_some() {
-                // User code: Drop of the exception handler, which the host owns; the host contains it.
-                drop(legacy);
-            }
-            // SAFETY: the count that `insert` took when the first claim was made. It may be the last one.
-            unsafe { Rc::decrement_strong_count(counted) };
+    /// The slot is this arena's, and so far lived in. The arena may be gone afterwards.
+    unsafe fn vacate_claimed(this: NonNull<Arena>, slot: NonNull<Header>) {
+        let last = {
+            // SAFETY: alive, as it has a tenant.
+            let arena = unsafe { this.as_ref() };
+            arena.vacate_slot(slot);
+            arena.one_less()
+        };
+        if last {
+            // SAFETY: alive until now, and not touched after.
+            unsafe { Arena::disinherit(this) };
         }
+    }
+
+    /// The owner goes, and the last tenant does: gives the count back that they had together.
+    ///
+    /// # Safety
+    ///
+    /// That count has not been given back, and there is another one or the arena is not touched any more.
+    #[cold]
+    unsafe fn disinherit(this: NonNull<Arena>) {
+        // SAFETY: alive by the count that is given back here.
+        let arena = unsafe { this.as_ref() };
+        // The pointer that `Rc::as_ptr` gave: counting needs one that is good for the counters too.
+        let counted: *const Arena = arena.endpoint.owner().cast_const().cast();
+        let legacy = arena.legacy.take();
+        // User code: Drop of the exception handler, which the host owns; the host contains it.
+        drop(legacy);
+        // SAFETY: the count that `Owner::new` took. It may be the last one.
+        unsafe { Rc::decrement_strong_count(counted) };
+    }
+
+    /// The owner goes. What it could not end keeps the arena for ever: a future that was not dropped keeps its memory (A1).
+    fn lose_owner(&self) {
+        let heirs = self.count_heirs();
+        self.heirs.set(Some(heirs));
+        if heirs == 0 {
+            // SAFETY: the owner has a count of its own.
+            unsafe { Arena::disinherit(NonNull::from(self)) };
+        }
+    }
+
+    /// How many slots are lived in.
+    fn count_heirs(&self) -> usize {
+        self.pages.occupied(&self.front).len()
+    }
+}
+
+impl<'env> Opened<'_, 'env> {
+    /// Inserts a task that may borrow from the `'env` of the gate. It is ready.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn insert<F, J>(
+        self,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> Claim<F::Output>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        // What can fail comes first, so that a failure leaves everything as it was.
+        let identity = self.arena.next_identity();
+        self.insert_task::<F, J>(identity, future, location)
+    }
+
+    #[inline]
+    #[track_caller]
+    fn insert_task<F, J>(
+        self,
+        identity: Identity,
+        future: F,
+        location: &'static Location<'static>,
+    ) -> Claim<F::Output>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        let slot = self.occupy::<F, J, ()>(identity, future, QUEUED | CLAIMED, location);
+        self.enter(slot)
+    }
+
+    /// Puts a new task into the run queue, and makes the claim to it.
+    #[inline]
+    fn enter<T>(self, slot: NonNull<Header>) -> Claim<T> {
+        self.arena.front.queue.push(slot);
+        Claim::new(slot)
+    }
+
+    /// Inserts a callback, ready or, without `ready`, to be woken by its key. Nobody holds it.
+    #[track_caller]
+    pub(crate) fn insert_call<F>(
+        self,
+        future: F,
+        ready: bool,
+        location: &'static Location<'static>,
+    ) -> (TaskRef, usize)
+    where
+        F: Future<Output = ()> + 'env,
+    {
+        let identity = self.arena.next_identity();
+        let slot = self.occupy::<F, Plain, ()>(identity, future, CALL, location);
+        // SAFETY: just occupied.
+        let header = unsafe { slot.as_ref() };
+        if ready {
+            self.arena.front.enqueue(slot, header);
+        }
+        (reference(header), header.key.get())
+    }
+
+    #[inline]
+    #[track_caller]
+    fn occupy<F, J, M>(
+        self,
+        identity: Identity,
+        future: F,
+        flags: u32,
+        location: &'static Location<'static>,
+    ) -> NonNull<Header>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        let arena = self.arena;
+        let class = Typed::<F, J, M>::CLASS;
+        let slot = arena.pages.take(
+            class,
+            Typed::<F, J, M>::LAYOUT,
+            &arena.front,
+            arena.endpoint,
+        );
+        // SAFETY: `take` gave a vacant slot of this type's class. The gate is of this arena: either `F: 'static`, or its
+        // owner's 'env outlives every time at which the owner is borrowed (`Driven`) and its drop, and BORROWS, which
+        // is in the gate's flags, keeps the future untouched at other times (A5).
+        unsafe { store_future(slot, future) };
+        // SAFETY: a slot of a live page.
+        let header = unsafe { slot.as_ref() };
+        let dedicated = if class == pages::NO_CLASS {
+            slots::DEDICATED
+        } else {
+            0
+        };
+        header.occupy(
+            identity,
+            self.flags | dedicated | flags,
+            Typed::<F, J, M>::VTABLE,
+            location,
+        );
+        slot
     }
 }
 
@@ -800,12 +901,14 @@ fn take_locals(record: &RefCell<Extras>) -> [Option<Locals>; 2] {
 /// A panic that came out of dropping what a cell held.
 type Dropped = Result<(), Box<Panic>>;
 
-/// Takes `n` ids that no executor has. Gives the first.
+/// Takes ids that no executor has, as many as `count` says from where they begin.
 #[track_caller]
-fn claim_ids(n: u64) -> u64 {
-    let claimed = NEXT_ID.update(|next| (next <= MAX_ID - n).then_some(next + n));
+fn claim_ids(count: impl Fn(u64) -> u64) -> Range<u64> {
+    let claimed = NEXT_ID.update(|next| {
+        (next <= MAX_ID - ID_BLOCK).then_some(next + count(next))
+    });
     match claimed {
-        Ok(first) => first,
+        Ok(first) => first..first + count(first),
         Err(_) => {
             panic!(
                 "mainstay: out of task ids: this process has used all of them; the executor is as it was before this spawn"
@@ -817,5 +920,5 @@ fn claim_ids(n: u64) -> u64 {
 /// An id for a task that is not in an arena yet, or never was.
 #[track_caller]
 pub(crate) fn fresh_id() -> TaskId {
-    TaskId::new(claim_ids(1))
+    TaskId::new(claim_ids(|_| 1).start)
 }

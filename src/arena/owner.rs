@@ -1,6 +1,5 @@
 //! The executor's side of an arena.
 
-use std::cell::Cell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -36,6 +35,14 @@ impl Gate<'_> {
     }
 }
 
+/// A [`Gate`] that was found to be this arena's.
+#[derive(Clone, Copy)]
+pub(crate) struct Opened<'a, 'env> {
+    pub(super) arena: &'a Arena,
+    pub(super) flags: u32,
+    pub(super) _env: PhantomData<fn(&'env ()) -> &'env ()>,
+}
+
 /// The executor's side of an arena. Invariant in `'env`.
 pub(crate) struct Owner<'env> {
     arena: Rc<Arena>,
@@ -49,6 +56,11 @@ impl<'env> Owner<'env> {
         arena
             .endpoint
             .set_owner(Rc::as_ptr(&arena).cast_mut().cast(), home::here());
+        #[expect(
+            clippy::mem_forget,
+            reason = "the count that the arena's tenants and this owner have together; `Arena::disinherit` gives it back"
+        )]
+        std::mem::forget(Rc::clone(&arena));
         Owner {
             arena,
             _env: PhantomData,
@@ -72,18 +84,18 @@ impl<'env> Owner<'env> {
     /// Runs `f` with leave to poll and drop. Nesting is the caller's to refuse.
     #[inline]
     pub(crate) fn drive<R>(&self, f: impl FnOnce(Driven<'_>) -> R) -> R {
-        struct Restore<'a>(&'a Cell<bool>, bool, *const Front);
+        struct Restore<'a>(&'a Arena, bool, *const Front);
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
-                self.0.set(self.1);
+                self.0.set_driven(self.1);
                 // SAFETY: drives nest, so that each undoes its own `enter` before those before it do.
                 unsafe { leave(self.2) };
             }
         }
-        let driven = &self.arena.driven;
         // SAFETY: the owner, and with it the arena, is borrowed until `_restore` is dropped, at the end of this call.
         let before = unsafe { enter(&self.arena) };
-        let _restore = Restore(driven, driven.replace(true), before);
+        let _restore = Restore(&self.arena, self.arena.is_driven(), before);
+        self.arena.set_driven(true);
         // SAFETY: this owner is borrowed for the whole call, and `f` cannot keep what it is given beyond it.
         f(unsafe { Driven::new(&self.arena) })
     }
@@ -108,5 +120,6 @@ impl Drop for Owner<'_> {
                 }
             });
         }
+        self.arena.lose_owner();
     }
 }

@@ -219,11 +219,23 @@ impl Pages {
             unsafe { self.free_dedicated(header, layout, front) };
             return;
         }
+        // SAFETY: as for this function, and it is not `NO_CLASS`.
+        unsafe { self.give_paged(header, class) };
+    }
+
+    /// [`give`](Self::give) for a slot in a page.
+    ///
+    /// # Safety
+    ///
+    /// As for `give`, and the class is that of a page.
+    #[inline]
+    pub(super) unsafe fn give_paged(&self, header: NonNull<Header>, class: usize) {
+        debug_assert!(class < CLASSES);
+        // SAFETY: the caller gives the class of a page.
+        let first = unsafe { self.free.get_unchecked(class) };
         // SAFETY: the caller gives a slot of a live page.
-        unsafe { header.as_ref() }
-            .extra
-            .set(self.free[class].get().cast());
-        self.free[class].set(header.as_ptr());
+        unsafe { header.as_ref() }.extra.set(first.get().cast());
+        first.set(header.as_ptr());
     }
 
     /// Makes a page for a class and takes its first slot.

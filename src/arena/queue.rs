@@ -211,6 +211,12 @@ impl RunQueue {
         head != tail
     }
 
+    /// Whether all that was there when the pass began has been taken.
+    #[inline]
+    pub(super) fn is_pass_over(&self) -> bool {
+        self.head() == self.mark.get()
+    }
+
     #[inline]
     fn stop_after(&self, head: Place, mark: Place, most: usize) {
         let straight = if mark >= head { mark } else { self.end.get() };

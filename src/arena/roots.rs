@@ -12,7 +12,7 @@ use crate::key::Key;
 use super::Arena;
 use super::cell::vacant_vtable;
 use super::pages::class_of;
-use super::slots::{ENDED, Header, MAX_ID, ROOT, VACANT, WOKEN};
+use super::slots::{ENDED, Header, Identity, MAX_ID, ROOT, WOKEN};
 
 /// One driver's root. A forgotten one costs its slot.
 pub(crate) struct Root<'a> {
@@ -38,8 +38,7 @@ impl<'a> Root<'a> {
         let id = MAX_ID + 1 + (generation & Key::<usize>::GENERATION_MASK);
         let root = Root { arena, slot };
         root.header().occupy(
-            arena.executor(),
-            id,
+            Identity::new(arena.executor(), id),
             ROOT | ENDED | WOKEN,
             vacant_vtable(),
             Location::caller(),
@@ -75,9 +74,7 @@ impl<'a> Root<'a> {
 
 impl Drop for Root<'_> {
     fn drop(&mut self) {
-        let header = self.header();
-        header.key.set(Key::vacant(header.index()));
-        header.flags.set(VACANT | ENDED);
+        self.header().leave(0);
         // SAFETY: vacant, of this class, and never queued.
         unsafe {
             self.arena.pages.give(

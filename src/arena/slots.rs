@@ -40,6 +40,8 @@ pub(super) const PINNED: u32 = 1 << 3;
 pub(super) const CLAIMED: u32 = 1 << 4;
 /// The cell holds a value or a panic (`Held`).
 pub(super) const STORED: u32 = 1 << 5;
+/// What it holds is a panic.
+pub(super) const PANICKED: u32 = 1 << 2;
 /// How it ended, valid with `ENDED`; neither of the two: it returned.
 pub(super) const FAILED: u32 = 1 << 6;
 pub(super) const CANCELLED: u32 = 1 << 7;
@@ -67,7 +69,7 @@ pub(super) const REQUESTED: u32 = 1 << 19;
 pub(super) const ASKS: u32 = 1 << 20;
 /// It is to be woken when it is asked.
 pub(super) const LISTENS: u32 = 1 << 21;
-/// Its end is told to hooks.
+/// Somebody looks on at its end.
 pub(super) const WATCHED: u32 = 1 << 24;
 /// Vacant, in a page that is about to be given back.
 pub(super) const SHED: u32 = 1 << 18;
@@ -87,7 +89,7 @@ const _: () = {
     let all = [
         QUEUED, RUNNING, ENDED, PINNED, CLAIMED, STORED, FAILED, CANCELLED, CANCEL, BORROWS,
         EXTRAS, TOLD, READ, BACKGROUND, DEDICATED, CALL, LATE, REQUESTED, ASKS, LISTENS, SHED,
-        HELD_BACK, MEMBER, WATCHED, VACANT, ROOT, WOKEN,
+        HELD_BACK, MEMBER, WATCHED, VACANT, ROOT, WOKEN, PANICKED,
     ];
     let (mut seen, mut at) = (0, 0);
     while at < all.len() {
@@ -137,22 +139,18 @@ impl Header {
         self.key().index()
     }
 
-    /// Gives the slot to a tenant. Its generation is the low part of its id, so that no two tenants of one slot share a
-    /// key until 2^24 tasks later.
+    /// Gives a vacant slot to a tenant.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "ids end at MAX_ID")]
     pub(super) fn occupy(
         &self,
-        executor: u32,
-        id: u64,
+        identity: Identity,
         flags: u32,
         vtable: &'static VTable,
         location: &'static Location<'static>,
     ) {
-        let index = self.index();
-        self.key.set(Key::<usize>::new(executor, id, index).word());
-        self.id_high
-            .set((id / (Key::<usize>::GENERATION_MASK + 1)) as u32);
+        // What a vacant slot has for a key is its index.
+        self.key.set(identity.key | self.key.get());
+        self.id_high.set(identity.id_high);
         self.flags.set(flags);
         self.vtable.set(vtable);
         self.location.set(location);
@@ -163,6 +161,13 @@ impl Header {
     pub(super) fn id(&self) -> TaskId {
         let high = u64::from(self.id_high.get()) * (Key::<usize>::GENERATION_MASK + 1);
         TaskId::new(high | self.key().generation())
+    }
+
+    /// Leaves the slot to nobody; `keep` are flags that stay.
+    #[inline]
+    pub(super) fn leave(&self, keep: u32) {
+        self.key.set(Key::vacant(self.index()));
+        self.flags.set(VACANT | ENDED | self.flags.get() & keep);
     }
 
     #[inline]
@@ -190,6 +195,26 @@ impl Header {
     pub(super) fn set_awaiter_key(&self, key: usize) {
         debug_assert!(!self.has(EXTRAS));
         self.extra.set(ptr::without_provenance_mut(key));
+    }
+}
+
+/// Who a slot's tenant is: an id, in the form in which a header has it.
+#[derive(Clone, Copy)]
+pub(super) struct Identity {
+    /// The key, but for the index. The generation is the low part of the id, so that no two tenants of one slot share a key
+    /// until 2^24 tasks later.
+    pub(super) key: usize,
+    /// The rest of the id.
+    pub(super) id_high: u32,
+}
+
+impl Identity {
+    #[expect(clippy::cast_possible_truncation, reason = "ids end at MAX_ID")]
+    pub(super) fn new(executor: u32, id: u64) -> Self {
+        Identity {
+            key: Key::<usize>::new(executor, id, 0).word(),
+            id_high: (id / (Key::<usize>::GENERATION_MASK + 1)) as u32,
+        }
     }
 }
 

@@ -88,8 +88,6 @@ pub(crate) struct Scheduler {
     stopping: Cell<bool>,
     fatal: RefCell<Option<Box<dyn Any + Send>>>,
     phase: Cell<Phase>,
-    /// A spawn has more to do than to insert: the executor is not open, or is watched. All that a spawn looks at.
-    spawns_aside: Cell<bool>,
     /// Live tasks that have polled a `cancel_requested`.
     asking: Cell<usize>,
     /// Who waits, outside of any task, for a shutdown.
@@ -177,7 +175,6 @@ impl Scheduler {
             stopping: Cell::new(false),
             fatal: RefCell::new(None),
             phase: Cell::new(Phase::Open),
-            spawns_aside: Cell::new(false),
             asking: Cell::new(0),
             outside: RefCell::default(),
             shutdowns: Cell::new(0),
@@ -251,37 +248,55 @@ impl Scheduler {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let aside = !self.arena.is_driven() || self.spawns_aside.get() || locals::is_set();
-        if aside {
-            if locals::is_set() {
-                let mut prepare = Some(prepare);
-                return self.spawn_inheriting::<_, J>(
-                    gate,
-                    group,
-                    Box::pin(future),
-                    location,
-                    &mut |claim| {
-                        if let Some(prepare) = prepare.take() {
-                            prepare(claim);
-                        }
-                    },
-                );
-            }
-            if self.takes_no_more() {
-                return self.refuse(gate, future);
-            }
-            self.arena.take_remote_wakes_between_drives();
+        self.spawn_in::<F, J>(&self.arena, gate, group, future, location, prepare)
+    }
+
+    /// [`spawn_prepared`](Self::spawn_prepared), for whoever has this scheduler's arena at hand: the compiler sees then that
+    /// the gate is of that arena.
+    // The insertion stands here once for each kind of task, not again behind a cold call for what is out of the ordinary: a
+    // future that is passed on is one that is made somewhere else first and copied.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn spawn_in<'env, F, J>(
+        &self,
+        arena: &Arena,
+        gate: Gate<'env>,
+        group: Option<Rc<dyn Group>>,
+        future: F,
+        location: &'static Location<'static>,
+        prepare: impl FnOnce(&Claim<F::Output>),
+    ) -> Claim<F::Output>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        let opened = arena.open(gate);
+        if locals::is_set() {
+            let mut prepare = Some(prepare);
+            return self.spawn_inheriting::<_, J>(
+                gate,
+                group,
+                Box::pin(future),
+                location,
+                &mut |claim| {
+                    if let Some(prepare) = prepare.take() {
+                        prepare(claim);
+                    }
+                },
+            );
+        }
+        if !arena.is_open() && !self.prepare_aside() {
+            return self.refuse(gate, future);
         }
         let claim = match group {
-            None => self.arena.insert::<F, J>(gate, future, location),
-            Some(group) => self
-                .arena
-                .insert_member::<F, J>(gate, group, future, location),
+            None => opened.insert::<F, J>(future, location),
+            Some(group) => opened.insert_member::<F, J>(group, future, location),
         };
         self.counters.spawned.add(1);
         self.counters.live.add(1);
         prepare(&claim);
-        if aside {
+        // As before: nothing of the above opens or closes.
+        if !arena.is_open() {
             let unseen = if J::LOOKS {
                 ""
             } else {
@@ -292,10 +307,21 @@ impl Scheduler {
         claim
     }
 
+    /// A spawn outside of the ordinary: between drives, or on an executor that is closing. `false`: it is refused.
+    #[cold]
+    #[inline(never)]
+    fn prepare_aside(&self) -> bool {
+        let takes = !self.takes_no_more();
+        if takes {
+            self.arena.take_remote_wakes_between_drives();
+        }
+        takes
+    }
+
     fn set_phase(&self, phase: Phase) {
         self.phase.set(phase);
-        self.spawns_aside
-            .set(phase != Phase::Open || self.watches_spawns());
+        self.arena
+            .set_accepting(phase == Phase::Open && !self.watches_spawns());
     }
 
     /// Whether the executor has been dropped, and only handles keep its remains.
@@ -361,7 +387,7 @@ impl Scheduler {
         }
     }
 
-    /// A spawn outside of the ordinary: between drives, or on an executor that is closing, or watched.
+    /// What follows a spawn outside of the ordinary: between drives, or on an executor that is closing, or watched.
     #[cold]
     fn spawned_aside(&self, task: Option<TaskRef>, unseen: &str) {
         if let Some(task) = task {

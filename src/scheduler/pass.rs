@@ -32,7 +32,8 @@ impl Scheduler {
         self.run::<false, false>(driven, budget)
     }
 
-    /// Makes passes until no task is ready, or whoever drives has to look at something. Returns how many polls it made.
+    /// Makes passes until no task is ready, or whoever drives has to look at something. Returns how many callbacks it has
+    /// called meanwhile.
     pub(crate) fn passes(&self, driven: Driven<'_>) -> usize {
         if self.watches_polls {
             return self.run::<true, true>(driven, usize::MAX);
@@ -41,38 +42,26 @@ impl Scheduler {
     }
 
     /// The loop. With `REPEAT`, it begins the next pass by itself when there is nothing to see to in between: then nobody
-    /// can tell where one ends and the next begins, and a pass of one task costs a third of what it costs otherwise. With
-    /// `WATCHED`, somebody looks on at every poll.
+    /// can tell where one ends and the next begins, and a pass of one task costs a third of what it costs otherwise. The
+    /// polls are taken from the budget without it alone. With `WATCHED`, somebody looks on at every poll.
     fn run<const REPEAT: bool, const WATCHED: bool>(
         &self,
         driven: Driven<'_>,
         budget: usize,
     ) -> usize {
         let mut left = budget;
-        self.look_around(driven);
-        if self.has_items() || self.has_messages.get() {
-            self.take_leftovers(&mut left);
-        }
-        self.look_at_clock(0);
-        self.arena.set_attention(self.needs_attention());
-        driven.begin_pass();
-        if let Some(seed) = &self.shuffle {
-            driven.shuffle_pass(|| next_random(seed));
-        }
         let polls = || self.counters.polls.get();
-        // Polls at the last look, and when they were last taken from what is left.
+        // Polls at the last look, and at the end of the last stretch.
         let (mut looked, mut counted) = (polls(), polls());
         let since = |then: u64| usize::try_from(polls() - then).unwrap_or(usize::MAX);
-        loop {
-            // What is still to be told is told after the next poll.
-            let most = if self.has_items() {
-                1
-            } else {
-                LOOK_EVERY - since(looked)
-            };
-            if !driven.stretch(most.min(left)) {
-                break;
-            }
+        let mut more = if REPEAT && driven.is_calm() {
+            driven.begin_pass();
+            driven.stretch(LOOK_EVERY)
+        } else {
+            self.begin_pass(driven, &mut left);
+            driven.stretch(self.stretch(0).min(left))
+        };
+        while more {
             loop {
                 // The innermost loop looks at one thing only, the queue's stop: whatever else is to be seen to moves it.
                 while let Some(ready) = driven.next_ready() {
@@ -82,36 +71,65 @@ impl Scheduler {
                         self.step(driven, ready);
                     }
                 }
-                let notified = self.arena.endpoint().parker().is_notified();
-                if !REPEAT || notified || !driven.go_on(LOOK_EVERY) {
+                if !REPEAT || !driven.is_calm() || !driven.go_on(LOOK_EVERY) {
                     break;
                 }
             }
             let made = since(counted);
-            left -= made;
             counted = polls();
+            if !REPEAT {
+                left -= made;
+            }
+            if REPEAT && driven.is_pass_over() && !driven.is_attention_asked() {
+                // Nothing but a root to see to, or nothing.
+                let _ = driven.rest();
+                return budget - left;
+            }
             if let Some(task) = driven.rest() {
                 self.bury(driven, task);
             }
-            if made == 0 {
-                // Nothing but entries of tasks that have gone: it was nobody's turn.
-                continue;
-            }
-            if self.has_items() {
+            // Without a poll there were only entries of tasks that have gone: it was nobody's turn.
+            if made > 0 && (self.has_items() || since(looked) >= LOOK_EVERY) {
                 // Also what ended by the hand of the task that was just polled.
-                self.settle_within(&mut left);
-            } else if since(looked) < LOOK_EVERY {
-                continue;
+                if self.has_items() {
+                    self.settle_within(&mut left);
+                }
+                self.look_around(driven);
+                self.look_at_clock(since(looked));
+                looked = polls();
             }
-            self.look_around(driven);
-            self.look_at_clock(since(looked));
-            looked = polls();
+            more = driven.stretch(self.stretch(since(looked)).min(left));
         }
         self.look_at_clock(since(looked));
         if !self.late.borrow().is_empty() {
             self.run_late(&mut left);
         }
         budget - left
+    }
+
+    /// What there is to see to before a pass, and its beginning.
+    #[inline(never)]
+    fn begin_pass(&self, driven: Driven<'_>, left: &mut usize) {
+        self.look_around(driven);
+        if self.has_items() || self.has_messages.get() {
+            self.take_leftovers(left);
+        }
+        self.look_at_clock(0);
+        self.arena.set_attention(self.needs_attention());
+        driven.begin_pass();
+        if let Some(seed) = &self.shuffle {
+            driven.shuffle_pass(|| next_random(seed));
+        }
+    }
+
+    /// How many tasks are to be polled before the next look, so many polls after the last one.
+    fn stretch(&self, since: usize) -> usize {
+        // What is still to be told is told after the next poll.
+        if self.has_items() {
+            1
+        } else {
+            LOOK_EVERY - since
+        }
     }
 
     /// Whether there is something to be seen to before, between or after passes, besides the token of other threads and the
@@ -129,8 +147,23 @@ impl Scheduler {
     /// Polls one task and counts what came of it.
     #[inline]
     fn step<'a>(&self, driven: Driven<'a>, ready: Ready<'a>) {
-        if let Polled::Ended(ended) = self.poll(driven, ready) {
-            self.ended(ended);
+        let polled = self.poll(driven, ready);
+        self.polled(driven, polled);
+    }
+
+    /// Counts what came of a poll.
+    #[inline]
+    pub(super) fn polled(&self, driven: Driven<'_>, polled: Polled<'_>) {
+        match polled {
+            Polled::Pending => {}
+            Polled::Gone => self.returned(driven),
+            Polled::Stored(awaiter) => {
+                self.returned(driven);
+                if awaiter != 0 {
+                    waker::wake_key(awaiter);
+                }
+            }
+            Polled::Ended(ended) => self.ended(ended),
         }
     }
 
@@ -141,6 +174,18 @@ impl Scheduler {
         let waker = waker::borrowed(ready.key());
         let mut cx = Context::from_waker(&waker);
         driven.poll(ready, &mut cx)
+    }
+
+    /// Counts a task that has returned like most.
+    #[inline]
+    fn returned(&self, driven: Driven<'_>) {
+        self.counters.live.sub(1);
+        self.counters.returned.add(1);
+        if self.has_idlers.get() {
+            // They may be anybody's wakers.
+            let _ = driven.rest();
+            self.wake_idlers();
+        }
     }
 
     /// Looks at what other threads, and this one between drives, have left. One flag says whether there is anything.

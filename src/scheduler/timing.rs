@@ -275,15 +275,21 @@ impl Scheduler {
                 let timeout = deadline.saturating_duration_since(Instant::now());
                 if !timeout.is_zero() {
                     parker.park(Some(timeout));
-                    self.must_look.set(true);
+                    self.look_again();
                 }
             }
             (None, _) => {
                 parker.park(None);
                 // The token is spent: it said "look", so the next pass must.
-                self.must_look.set(true);
+                self.look_again();
             }
         }
+    }
+
+    /// The token was spent by a park: the next pass is to look at what it stood for.
+    fn look_again(&self) {
+        self.must_look.set(true);
+        self.arena.ask_attention();
     }
 
     // --- callbacks --------------------------------------------------------------------------------------------------
@@ -332,7 +338,7 @@ impl Scheduler {
             std::task::Poll::Ready(())
         });
         let ready = matches!(due, Due::Now);
-        let (task, key) = self.arena.insert_call(gate, future, ready, location);
+        let (task, key) = self.arena.open(gate).insert_call(future, ready, location);
         if self.is_ending() {
             self.bury_late(task, None);
             return None;

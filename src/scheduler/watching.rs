@@ -10,7 +10,7 @@ use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use crate::arena::TaskRef;
-use crate::arena::driven::{Driven, Polled, Ready};
+use crate::arena::driven::{Driven, Ready};
 use crate::arena::front::{Front, with_current};
 use crate::completion::Notes;
 use crate::report::{ExceptionContext, Installed, write_warning};
@@ -73,7 +73,8 @@ impl Scheduler {
                 }));
             }
         }
-        if !self.hooks.done.is_empty() {
+        // Whoever looks on after a poll looks at the task, also if that has ended by it.
+        if self.watches_polls || !self.hooks.done.is_empty() {
             self.arena.watch(task);
         }
         if !self.hooks.spawn.is_empty() {
@@ -112,10 +113,8 @@ impl Scheduler {
         } else {
             None
         };
-        if let Polled::Ended(ended) = polled {
-            // It is counted before anybody looks, and told of after.
-            self.ended(ended);
-        }
+        // It is counted before anybody looks, and told of after.
+        self.polled(driven, polled);
         if let (Some(info), true) = (&info, has_after) {
             self.tell_after(info);
         }
