@@ -12,28 +12,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use futures_util::FutureExt;
 use mainstay::{
     CancelHandle, ContextKind, ExceptionContext, Executor, JoinHandle, LocalHandle, ReportPolicy,
-    current_task, set_default_exception_handler, spawn, yield_now,
+    Supervisor, current_task, set_default_exception_handler, spawn, yield_now,
 };
 
 use crate::borrowed::leak;
 use crate::remote::elsewhere;
 use crate::support::{
-    DropLog, Guard, Recorder, Trace, check_accounting, check_stats, counting_waker, counts,
-    holding, in_child_ok, poll_once, poll_with, quiet, yield_n,
+    DropLog, Guard, LEAKS, Recorder, Trace, check_accounting, check_stats, counting_waker, counts,
+    holding, in_child_ok, on_drop, poll_once, poll_with, quiet, yield_n,
 };
 use crate::wake::{Probe, alone};
 
 /// A place for what is made now and taken later.
 type Stash<T> = Rc<RefCell<Option<T>>>;
 type Coroutine = Pin<Box<dyn Future<Output = ()>>>;
-
-/// For children that leak on purpose.
-const LEAKS: [(&str, &str); 2] = [
-    ("ASAN_OPTIONS", "detect_leaks=0"),
-    ("LSAN_OPTIONS", "detect_leaks=0"),
-];
 
 /// What is borrowed: enters `lender` in the log when it goes.
 struct Lender {
@@ -252,6 +247,38 @@ fn a_handle_made_at_the_very_end_of_the_executors_drop_may_be_used() {
             drop(handle);
         }
     });
+}
+
+// Soundness: what ends last, the executor, a task that is being dropped or a handle, takes the arena with it, and nothing
+// before. The destructor of a task, which nobody may hold, drops the executor, while other handles are about.
+#[test]
+fn a_destructor_that_drops_the_executor_leaves_the_handles_their_outcomes() {
+    for claimed in [false, true] {
+        let log = DropLog::new();
+        let stash: Stash<Executor<'static>> = Rc::default();
+        let ex = Executor::new();
+        let local = ex.block_on(async { LocalHandle::current() });
+        let (owner, guard) = (Rc::clone(&stash), log.guard("task"));
+        let last = on_drop(move || drop(owner.take()));
+        // Members of a group are dropped at once, also between drives.
+        let group = Supervisor::new_in(&local);
+        let handle = group.spawn(async move {
+            let _held = (last, guard);
+            pending::<()>().await;
+        });
+        let handle = claimed.then_some(handle);
+        let others = [local.spawn(yield_n(0)), local.spawn(pending())];
+        let kept = local.spawn(async { String::from("kept") });
+        ex.run_until_stalled();
+        stash.replace(Some(ex));
+        group.abort();
+        assert!(stash.borrow().is_none(), "the executor is gone");
+        log.assert(&["task"]);
+        assert!(handle.is_none_or(|handle| handle.is_cancelled()));
+        assert!(others[0].is_finished() && others[1].is_cancelled());
+        drop((others, group));
+        assert_eq!(kept.now_or_never().unwrap().unwrap(), "kept");
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
