@@ -14,12 +14,12 @@ use crate::remote::elsewhere;
 use crate::support::{DropLog, Event, Recorder, Trace, check_accounting, counts, holding, yield_n};
 use crate::wake::Probe;
 
-/// Leaks an executor as `std::mem::forget` does, in a place where a leak checker finds it again.
-pub(crate) fn leak(ex: Executor<'_>) {
+/// Leaks an executor or a future as `std::mem::forget` does, in a place where a leak checker finds it again.
+pub(crate) fn leak<T>(leaked: T) {
     static LEAKED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-    let address = Box::into_raw(Box::new(ex)).expose_provenance();
-    let mut leaked = LEAKED.lock().unwrap_or_else(PoisonError::into_inner);
-    leaked.push(address);
+    let address = Box::into_raw(Box::new(leaked)).expose_provenance();
+    let mut all = LEAKED.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(address);
 }
 
 /// Borrows a counter that its owner may read again once the borrower is gone, and counts polls and drops there.

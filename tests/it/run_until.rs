@@ -17,6 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::join;
 use mainstay::{ContextKind, Executor, LocalHandle, current_task, sleep, timeout};
 
+use crate::borrowed::leak as keep;
 use crate::remote::{elsewhere, without_hanging};
 use crate::support::{
     Boom, DropLog, Event, Recorder, Trace, WakeCount, counting_waker, counts, holding, in_child_ok,
@@ -655,8 +656,7 @@ fn what_one_leaves_when_it_is_dropped_the_other_does() {
         assert!(poll_with(&mut short, &goes).is_pending());
         assert_eq!(goes_told.wakes(), usize::from(!late), "there is more to do");
         if leak {
-            #[expect(clippy::mem_forget, reason = "what is tested")]
-            std::mem::forget(short);
+            keep(short);
         } else {
             drop(short);
         }
@@ -676,8 +676,7 @@ fn one_that_is_forgotten_harms_nobody() {
     for _ in 0..100 {
         let mut run = Box::pin(ex.run_until(yield_n(usize::MAX)));
         assert!(poll_with(&mut run, Waker::noop()).is_pending());
-        #[expect(clippy::mem_forget, reason = "what is tested")]
-        std::mem::forget(run);
+        keep(run);
     }
     let value = ex.run_until(async { mainstay::spawn(ready(9)).await.unwrap() });
     assert_eq!(pollster::block_on(value), 9);

@@ -14,8 +14,8 @@ use mainstay::{
 };
 
 use crate::support::{
-    Boom, DropLog, Fault, Recorder, Trace, WakeCount, check_accounting, counting_waker, counts,
-    on_drop, panic_message, poll_once, poll_with, quiet, yield_n,
+    Boom, DropLog, Fault, LEAKS, Recorder, Trace, WakeCount, check_accounting, counting_waker,
+    counts, in_child_ok, on_drop, panic_message, poll_once, poll_with, quiet, yield_n,
 };
 
 type Request = Pin<Box<dyn Future<Output = ()>>>;
@@ -814,48 +814,54 @@ impl Drop for CallsItsLike<'_> {
 // and others alike: nothing recurses.
 #[test]
 fn destructors_that_spawn_for_ever_are_cut_off() {
-    let borrowed = Cell::new(0);
-    for borrows in [false, true] {
-        let ex = virtual_executor();
-        let recorder = Recorder::on(&ex);
-        let count = Rc::new(Cell::new(0));
-        if borrows {
-            let (first, borrowed) = (SpawnsItsLike(ex.handle(), Rc::clone(&count)), &borrowed);
-            let task = async move {
-                let _first = first;
-                borrowed.set(borrowed.get() + 1);
-                pending::<()>().await;
-            };
-            ex.spawn(task).detach();
-        } else {
-            let count = Rc::clone(&count);
-            ex.spawn(async move {
-                let _first = SpawnsItsLike(LocalHandle::current(), count);
-                pending::<()>().await;
-            })
-            .detach();
+    let test = "shutdown::destructors_that_spawn_for_ever_are_cut_off";
+    in_child_ok(test, &LEAKS, || {
+        let borrowed = Cell::new(0);
+        for borrows in [false, true] {
+            let ex = virtual_executor();
+            let recorder = Recorder::on(&ex);
+            let count = Rc::new(Cell::new(0));
+            if borrows {
+                let (first, borrowed) = (SpawnsItsLike(ex.handle(), Rc::clone(&count)), &borrowed);
+                let task = async move {
+                    let _first = first;
+                    borrowed.set(borrowed.get() + 1);
+                    pending::<()>().await;
+                };
+                ex.spawn(task).detach();
+            } else {
+                let count = Rc::clone(&count);
+                ex.spawn(async move {
+                    let _first = SpawnsItsLike(LocalHandle::current(), count);
+                    pending::<()>().await;
+                })
+                .detach();
+            }
+            let report = shut_down(&ex, SECOND);
+            assert_eq!(report.dropped(), count.get());
+            assert!(count.get() > 1_000_000);
+            assert_eq!(recorder.kinds(), [ContextKind::Destructor]);
+            assert_eq!(ex.stats().reports, 1);
+            // That is over: a later shutdown refuses in its own turn.
+            ex.spawn(respawn(Rc::default())).detach();
+            assert_ends(shut_down(&ex, SECOND), 101, 0, 1, 0);
+            // What was leaked holds nothing up.
+            assert_eq!(ex.block_on(ex.spawn(async { 7 })).unwrap(), 7);
         }
-        let report = shut_down(&ex, SECOND);
-        assert_eq!(report.dropped(), count.get());
-        assert!(count.get() > 1_000_000);
-        assert_eq!(recorder.kinds(), [ContextKind::Destructor]);
-        assert_eq!(ex.stats().reports, 1);
-        // That is over: a later shutdown refuses in its own turn.
-        ex.spawn(respawn(Rc::default())).detach();
-        assert_ends(shut_down(&ex, SECOND), 101, 0, 1, 0);
-        // What was leaked holds nothing up.
-        assert_eq!(ex.block_on(ex.spawn(async { 7 })).unwrap(), 7);
-    }
+    });
 }
 
 #[test]
 fn destructors_of_callbacks_that_call_for_ever_are_cut_off() {
-    let ex = virtual_executor();
-    let recorder = Recorder::on(&ex);
-    let first = CallsItsLike(ex.handle());
-    ex.call_later(SECOND, move || drop(first));
-    shut_down(&ex, SECOND);
-    assert_eq!(recorder.kinds(), [ContextKind::Destructor]);
+    let test = "shutdown::destructors_of_callbacks_that_call_for_ever_are_cut_off";
+    in_child_ok(test, &LEAKS, || {
+        let ex = virtual_executor();
+        let recorder = Recorder::on(&ex);
+        let first = CallsItsLike(ex.handle());
+        ex.call_later(SECOND, move || drop(first));
+        shut_down(&ex, SECOND);
+        assert_eq!(recorder.kinds(), [ContextKind::Destructor]);
+    });
 }
 
 #[test]

@@ -784,6 +784,12 @@ pub(crate) fn in_child(test: &str, env: &[(&str, &str)], body: impl FnOnce()) ->
     Some(output)
 }
 
+/// What a test of something endless needs: it may leak by design, so the leak check is off in its own process.
+pub(crate) const LEAKS: [(&str, &str); 2] = [
+    ("ASAN_OPTIONS", "detect_leaks=0"),
+    ("LSAN_OPTIONS", "detect_leaks=0"),
+];
+
 /// As [`in_child`], for a body that ends well: asserts the child's success and gives its stderr.
 #[track_caller]
 pub(crate) fn in_child_ok(test: &str, env: &[(&str, &str)], body: impl FnOnce()) -> Option<String> {

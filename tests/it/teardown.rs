@@ -15,7 +15,7 @@ use mainstay::{
 use crate::capture::captured_log;
 use crate::remote::without_hanging;
 use crate::support::{
-    DropLog, Event, Recorder, Trace, WakeCount, check_accounting, check_stats, holding,
+    DropLog, Event, LEAKS, Recorder, Trace, WakeCount, check_accounting, check_stats, holding,
     in_child_ok, on_drop, poll_once, poll_with, quiet, yield_n,
 };
 use crate::wake::Probe;
@@ -1130,12 +1130,6 @@ fn a_chain_of_destructors_that_spawn_and_cancel_does_not_overflow() {
     assert!(ex.is_empty());
     check_accounting(&ex);
 }
-
-/// What a test of something endless needs: it may leak by design, so the leak check is off in its own process.
-const LEAKS: [(&str, &str); 2] = [
-    ("ASAN_OPTIONS", "detect_leaks=0"),
-    ("LSAN_OPTIONS", "detect_leaks=0"),
-];
 
 // tokio task_local_set::drop_cancels_remote_tasks (1885): dropping the LocalSet never ended.
 #[test]
