@@ -904,9 +904,7 @@ type Dropped = Result<(), Box<Panic>>;
 /// Takes ids that no executor has, as many as `count` says from where they begin.
 #[track_caller]
 fn claim_ids(count: impl Fn(u64) -> u64) -> Range<u64> {
-    let claimed = NEXT_ID.update(|next| {
-        (next <= MAX_ID - ID_BLOCK).then_some(next + count(next))
-    });
+    let claimed = NEXT_ID.update(|next| (next <= MAX_ID - ID_BLOCK).then_some(next + count(next)));
     match claimed {
         Ok(first) => first..first + count(first),
         Err(_) => {
