@@ -535,6 +535,24 @@ fn names_callbacks_and_reasons_are_given_back_with_their_task() {
     assert_eq!(live(), before);
 }
 
+// Design section 4: a handle that keeps its task's name, after its outcome was taken, gives that back with itself.
+#[test]
+fn what_a_handle_remembers_is_given_back_with_it() {
+    let ex = Executor::new();
+    let round = || {
+        let mut handle = ex.task().name("the name of a task").spawn(async {});
+        ex.run_until_stalled();
+        handle.result().expect("it has ended").expect("it returned");
+        assert_eq!(handle.name(), "the name of a task");
+    };
+    round();
+    let before = live();
+    for _ in 0..100 {
+        round();
+    }
+    assert_eq!(live(), before);
+}
+
 // Design section 4: the cell of a small future stays within two cache lines, and a slot is small.
 #[test]
 fn a_small_task_takes_little_memory() {
@@ -576,6 +594,99 @@ fn shrink_gives_memory_back() {
     // And it works as before.
     ex.spawn(sized::<2_048>()).detach();
     assert_eq!(ex.block_on(async { 7 }), 7);
+}
+
+// Design section 4: when nobody lives, an executor that shrinks keeps nothing but what it began with.
+#[test]
+fn shrink_gives_back_all_that_nobody_lives_in() {
+    let ex = Executor::new();
+    let round = || {
+        for _ in 0..1_000 {
+            ex.spawn(sized::<16>()).detach();
+            ex.spawn(sized::<2_048>()).detach();
+        }
+        ex.run_until_stalled();
+        ex.shrink();
+        live()
+    };
+    // The endpoint's bits are never given back.
+    let before = round();
+    assert_eq!(round(), before);
+    let one = ex.spawn(parks_with::<16>());
+    ex.run_until_stalled();
+    ex.shrink();
+    let with_one = live();
+    assert!(with_one - before < 16 << 10, "a page and its tables");
+    round();
+    assert_eq!(live(), with_one);
+    drop(one);
+}
+
+// Design section 4: a page in which somebody lives goes on letting its other slots after a shrink, and no page that is gone.
+#[test]
+fn the_vacant_slots_of_a_page_that_stays_are_let_after_a_shrink() {
+    /// The slots of a page of small tasks.
+    const PAGE: usize = 64;
+    // Which tasks of the page that stays are ended before those of the pages that go, and which after.
+    for first in [0, PAGE / 2, PAGE - 1] {
+        let ex = Executor::new();
+        let mut handles: Vec<_> = (0..3 * PAGE)
+            .map(|_| ex.spawn(parks_with::<16>()))
+            .collect();
+        ex.run_until_stalled();
+        let mut end = |range: std::ops::Range<usize>| {
+            for handle in &mut handles[range] {
+                handle.cancel();
+            }
+            ex.run_until_stalled();
+        };
+        end(1..1 + first);
+        end(PAGE..3 * PAGE);
+        end(1 + first..PAGE);
+        handles.truncate(1);
+        ex.shrink();
+        handles.reserve(PAGE);
+        let again = allocations(|| {
+            handles.extend((1..PAGE).map(|_| ex.spawn(parks_with::<16>())));
+        });
+        assert_eq!(again, 0, "the slots are there, {first} of them ended first");
+        let more = allocations(|| handles.push(ex.spawn(parks_with::<16>())));
+        assert!(more > 0, "the page is full, {first} of them ended first");
+        ex.run_until_stalled();
+        assert_eq!(ex.len(), PAGE + 1);
+    }
+}
+
+// Design section 4, P7: what was cancelled while it was queued is no reason to keep a page.
+#[test]
+fn shrink_gives_back_what_was_cancelled_while_it_was_queued() {
+    let ex = Executor::new();
+    let round = |queued: usize, shrink_at_once: bool| {
+        ex.block_on(async {
+            let handles: Vec<_> = (0..queued).map(|_| ex.spawn(sized::<2_048>())).collect();
+            for handle in handles {
+                handle.cancel();
+            }
+            if shrink_at_once {
+                ex.shrink();
+                return live();
+            }
+            yield_now().await;
+            ex.shrink();
+            live()
+        })
+    };
+    for shrink_at_once in [false, true] {
+        // Few enough that nobody has come by to compact the queue.
+        round(50, shrink_at_once);
+        let before = round(0, shrink_at_once);
+        let after = round(50, shrink_at_once);
+        assert!(
+            after - before < 50 * 2_048 / 2,
+            "{} bytes are kept, at once: {shrink_at_once}",
+            after - before
+        );
+    }
 }
 
 /// Runs `body` in a process of its own, where no other test makes executors: what belongs to the process, as the endpoints of

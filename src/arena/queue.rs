@@ -405,6 +405,99 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_taken_between_the_beginning_of_a_pass_and_its_first_stretch() {
+        let queue = RunQueue::new();
+        queue.reserve(4).unwrap();
+        queue.push(slot(0));
+        queue.begin_pass();
+        assert!(queue.stretch(64));
+        queue.begin_pass();
+        assert_eq!(queue.pop(), None);
+        assert_eq!(drain(&queue), [0]);
+    }
+
+    #[test]
+    fn a_pass_that_is_over_goes_on_with_what_was_pushed_meanwhile() {
+        let queue = RunQueue::new();
+        queue.reserve(4).unwrap();
+        for n in 0..3 {
+            queue.push(slot(n));
+        }
+        queue.begin_pass();
+        assert!(queue.stretch(2));
+        assert_eq!((queue.pop(), queue.pop()), (Some(slot(0)), Some(slot(1))));
+        queue.push(slot(3));
+        assert!(queue.go_on(64), "in the same pass");
+        assert_eq!((queue.pop(), queue.pop()), (Some(slot(2)), None));
+        assert!(queue.go_on(64), "in a new one");
+        assert_eq!((queue.pop(), queue.pop()), (Some(slot(3)), None));
+        assert!(!queue.go_on(64), "there is nothing");
+        assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn the_ring_has_a_place_more_than_was_asked_for_and_grows_by_half() {
+        let queue = RunQueue::new();
+        let (mut before, mut growths) = (0, 0);
+        for slots in 0..10_000 {
+            queue.reserve(slots).unwrap();
+            let places = queue.places();
+            assert!(places > slots, "full must not look like empty");
+            assert!(
+                places <= (slots + 1).max(before / 2 * 3),
+                "{slots}: {places}"
+            );
+            if places != before {
+                growths += 1;
+            }
+            before = places;
+        }
+        assert!(growths < 40, "a copy for each of {growths} slots");
+        queue.reserve(5).unwrap();
+        assert_eq!(queue.places(), before, "what is there already is kept");
+    }
+
+    #[test]
+    fn shrinking_leaves_what_is_asked_for_and_never_less_than_is_queued() {
+        let queue = RunQueue::new();
+        queue.reserve(100).unwrap();
+        let places = queue.places();
+        for n in 0..8 {
+            queue.push(slot(n));
+        }
+        queue.shrink(7);
+        assert_eq!(queue.places(), places, "eight are queued");
+        queue.shrink(200);
+        assert_eq!(queue.places(), places, "it does not grow");
+        queue.shrink(8);
+        assert_eq!(queue.places(), 9);
+        assert_eq!(drain(&queue), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn it_is_time_to_compact_when_most_of_more_than_64_entries_are_in_limbo() {
+        let queue = RunQueue::new();
+        queue.reserve(200).unwrap();
+        for n in 0..140 {
+            queue.push(slot(n));
+        }
+        let limbo: Vec<bool> = (0..71).map(|_| queue.add_limbo()).collect();
+        assert!(
+            limbo[..70].iter().all(|time| !time),
+            "half of them are not most"
+        );
+        assert!(limbo[70]);
+        // An entry that comes out by itself, and those that a compaction takes out, are in limbo no more.
+        queue.remove_limbo();
+        assert!(queue.add_limbo());
+        queue.compact(|slot| slot.addr().get() / 8 > 71);
+        assert_eq!(queue.len(), 69);
+        let few: Vec<bool> = (0..65).map(|_| queue.add_limbo()).collect();
+        assert!(few[..64].iter().all(|time| !time), "64 are few");
+        assert!(few[64]);
+    }
+
+    #[test]
     fn a_batch_can_be_turned_around_across_the_end_of_the_ring() {
         let queue = RunQueue::new();
         queue.reserve(4).unwrap();

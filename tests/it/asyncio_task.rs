@@ -243,8 +243,10 @@ fn unnamed_tasks_have_names_of_their_own() {
     for handle in &handles {
         assert_eq!(handle.name(), format!("Task-{}", handle.id()));
     }
-    let named = one.task().name("Task-1").spawn(async {});
+    let mut named = one.task().name("Task-1").spawn(async {});
     assert_eq!(named.name(), "Task-1");
     one.run_until_stalled();
     assert_eq!(named.name(), "Task-1", "also when it has ended");
+    assert!(matches!(named.result(), Ok(Ok(()))));
+    assert_eq!(named.name(), "Task-1", "also when that was told");
 }

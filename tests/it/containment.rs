@@ -646,6 +646,82 @@ fn a_destructor_may_panic_with_a_panicking_payload() {
     check_accounting(&ex);
 }
 
+/// P3, P2: the payload of a callback that panicked is dropped when that was told; if its destructor panics too, that is one
+/// more report, and what goes on for ever is said to have been leaked.
+#[test]
+fn the_destructor_of_a_callbacks_payload_is_told_apart_from_its_panic() {
+    quiet();
+    let ex = Executor::new();
+    let recorder = Recorder::on(&ex);
+    let told = |expected: &[(ContextKind, &str)]| {
+        ex.run_until_stalled();
+        let reports = recorder.take();
+        let reports: Vec<_> = reports.iter().map(|r| (r.kind, &*r.message)).collect();
+        assert_eq!(reports, expected);
+    };
+    const CALLED: (ContextKind, &str) = (ContextKind::Callback, "Panic in a done callback");
+
+    let plain = ex.spawn(async {});
+    plain.add_done_callback(|_| panic_any(Boom("once")));
+    told(&[CALLED]);
+
+    let drops = DropLog::new();
+    let payload = drops.guard("payload").panics("boom in payload");
+    let twice = ex.spawn(async {});
+    twice.add_done_callback(move |_| panic_any(payload));
+    told(&[
+        CALLED,
+        (
+            ContextKind::Destructor,
+            "Panic in the destructor of a panic payload: boom in payload",
+        ),
+    ]);
+    drops.assert(&["payload"]);
+
+    let endless = ex.spawn(async {});
+    endless.add_done_callback(|_| panic_any(EndlessPayload));
+    ex.run_until_stalled();
+    let messages: Vec<String> = recorder.take().into_iter().map(|r| r.message).collect();
+    assert_eq!(messages[0], CALLED.1);
+    assert_eq!(
+        messages.last().map(String::as_str),
+        Some("A panic payload whose destructor panics for ever was leaked")
+    );
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// On an executor that is gone
+// ---------------------------------------------------------------------------------------------------------------------
+
+/// P3, B058: what is given to an executor that is gone is dropped there and then; the panics of its destructors are told.
+#[test]
+fn destructors_of_what_comes_too_late_are_contained_and_told() {
+    quiet();
+    let ex = Executor::<'static>::new();
+    let recorder = Recorder::on(&ex);
+    let drops = DropLog::new();
+    let local = ex.handle();
+    // Keeps the executor's memory, and with it its handler.
+    let ended = ex.spawn(async {});
+    ex.run_until_stalled();
+    drop(ex);
+    let late = |name: &str| drops.guard(name).panics(format!("boom in {name}"));
+
+    let (task, call, done) = (late("task"), late("call"), late("done"));
+    assert!(local.spawn(holding(task, async {})).is_cancelled());
+    local.call_soon(move || drop(call));
+    ended.add_done_callback(move |_| drop(done));
+    drops.assert(&["task", "call", "done"]);
+    assert_reports(
+        &recorder.reports(),
+        &[
+            (ContextKind::Destructor, "boom in task"),
+            (ContextKind::Destructor, "boom in call"),
+            (ContextKind::Destructor, "boom in done"),
+        ],
+    );
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Done callbacks
 // ---------------------------------------------------------------------------------------------------------------------

@@ -1261,6 +1261,23 @@ fn idle_in_a_task_does_not_wait_for_that_task() {
     trace.assert(&["other", "idle"]);
 }
 
+// tokio #2039: a background task that has ended makes up for nobody who has not.
+#[test]
+fn idle_waits_for_tasks_after_a_background_task_has_ended() {
+    let ex = Executor::new();
+    for callbacks in [false, true] {
+        let background = ex.task().background().spawn(async {});
+        if callbacks {
+            background.add_done_callback(|_| {});
+        }
+        background.detach();
+        ex.run_until_stalled();
+        let other = ex.spawn(yield_n(5));
+        ex.block_on(ex.idle());
+        assert!(other.is_finished());
+    }
+}
+
 // tokio #2039: tasks that end badly have ended, too.
 #[test]
 fn idle_counts_failed_and_cancelled_tasks_as_ended() {

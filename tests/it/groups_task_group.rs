@@ -14,8 +14,8 @@ use mainstay::{
 };
 
 use crate::support::{
-    Boom, Counts, DropLog, Event, Fault, Recorder, Trace, check_stats, counting_waker, counts,
-    holding, on_drop, poll_with, quiet, yield_n,
+    Boom, Counts, DropLog, Event, Fault, Guard, Recorder, Trace, check_stats, counting_waker,
+    counts, holding, on_drop, poll_with, quiet, yield_n,
 };
 
 type Boxed = Pin<Box<dyn Future<Output = ()>>>;
@@ -655,6 +655,173 @@ fn failures_of_a_dropped_group_are_reported() {
             }
         }
     }
+}
+
+/// P3: the same where what they failed by panics when it is dropped: that is told too.
+#[test]
+fn what_an_abandoned_group_kept_may_panic_when_it_is_dropped() {
+    #[derive(Debug)]
+    struct Loud(#[expect(dead_code, reason = "it is dropped")] Guard);
+    impl std::fmt::Display for Loud {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an error")
+        }
+    }
+    let (ex, recorder) = executor();
+    let log = DropLog::new();
+    let (error, payload) = (
+        log.guard("error").panics("boom in error"),
+        log.guard("payload").panics("boom in payload"),
+    );
+    let mut scope: Boxed = Box::pin(async {
+        drop(
+            TaskGroup::scope(async move |g| {
+                g.spawn_fallible(async move { Err::<(), _>(Loud(error)) })
+                    .detach();
+                g.spawn(async move { panic_any(payload) }).detach();
+                pending::<()>().await;
+            })
+            .await,
+        );
+    });
+    let (waker, _) = counting_waker();
+    ex.block_on(async {
+        assert!(poll_with(&mut scope, &waker).is_pending());
+        yield_n(3).await;
+        drop(scope);
+    });
+    ex.run_until_stalled();
+    log.assert(&["error", "payload"]);
+    let told: Vec<_> = recorder
+        .reports()
+        .into_iter()
+        .filter(|report| report.kind == ContextKind::Destructor)
+        .map(|report| report.exception.unwrap_or(report.message))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "boom in error",
+            "Panic in the destructor of a panic payload: boom in payload"
+        ]
+    );
+    assert_eq!(counts(&ex).reported, 2);
+}
+
+/// P3, B094: a group that takes nobody any more drops what it is given there and then, contained.
+#[test]
+fn the_destructor_of_what_a_group_refuses_is_contained_and_told() {
+    let (ex, recorder) = executor();
+    let log = DropLog::new();
+    let late = log.guard("late").panics("boom in late");
+    let refused = ex.block_on(TaskGroup::scope(async |g| {
+        g.cancel();
+        g.spawn(holding(late, async {})).is_cancelled()
+    }));
+    assert!(refused.expect("the body returned"));
+    log.assert(&["late"]);
+    let report = recorder.only();
+    assert_eq!(report.kind, ContextKind::Destructor);
+    assert_eq!(report.exception.as_deref(), Some("boom in late"));
+}
+
+/// P2: a group that ends between its child's failure and the end of that child's callbacks does not take the failure with
+/// it: it is told by the policy, once, at once, whoever holds the handle.
+#[test]
+fn a_failure_whose_group_ends_meanwhile_is_told_like_any_other() {
+    for policy in [ReportPolicy::OnFailure, ReportPolicy::IfUnretrieved] {
+        for while_formatting in [false, true] {
+            quiet();
+            let ex = Executor::builder().report(policy).build();
+            let recorder = Recorder::on(&ex);
+            let scope: Rc<RefCell<Option<Boxed>>> = Rc::default();
+            let ends = Rc::clone(&scope);
+            let kept: Rc<RefCell<Option<JoinHandle<Result<(), EndsGroup>>>>> = Rc::default();
+            let keep = Rc::clone(&kept);
+            scope.replace(Some(Box::pin(async move {
+                drop(
+                    TaskGroup::scope(async move |g| {
+                        let error = EndsGroup(while_formatting.then(|| Rc::clone(&ends)));
+                        let handle = g.spawn_fallible(async { Err::<(), _>(error) });
+                        if !while_formatting {
+                            handle.add_done_callback(move |_| drop(ends.take()));
+                        }
+                        keep.replace(Some(handle));
+                        pending::<()>().await;
+                    })
+                    .await,
+                );
+            })));
+            ex.block_on(async {
+                let mut polled = scope.take().expect("stored");
+                let (waker, _) = counting_waker();
+                assert!(poll_with(&mut polled, &waker).is_pending());
+                scope.replace(Some(polled));
+                yield_n(3).await;
+            });
+            assert!(scope.borrow().is_none(), "the group has ended");
+            let handle = kept.take().expect("stored");
+            let told_at_once = policy == ReportPolicy::OnFailure;
+            let end = counts(&ex);
+            assert_eq!(
+                (end.failed, end.reported, end.unread),
+                (1, u64::from(told_at_once), u64::from(!told_at_once)),
+                "while formatting: {while_formatting}"
+            );
+            drop(handle);
+            let expected = if told_at_once {
+                ContextKind::TaskFailed
+            } else {
+                ContextKind::NeverRetrieved
+            };
+            assert_eq!(recorder.only().kind, expected);
+        }
+    }
+}
+
+/// An error whose display ends a group.
+struct EndsGroup(Option<Rc<RefCell<Option<Boxed>>>>);
+
+impl std::fmt::Debug for EndsGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EndsGroup")
+    }
+}
+
+impl std::fmt::Display for EndsGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(ends) = &self.0 {
+            drop(ends.take());
+        }
+        f.write_str("an error that ends its group")
+    }
+}
+
+/// Design section 5: what a member's destructor cancels is gone when the group's drop returns, in a drive.
+#[test]
+fn what_a_members_destructor_cancels_goes_with_the_group() {
+    let (ex, _) = executor();
+    let log = DropLog::new();
+    let other = ex.spawn(holding(log.guard("other"), pending::<()>()));
+    let cancels = on_drop(move || {
+        other.cancel();
+    });
+    let mut scope: Boxed = Box::pin(async {
+        drop(
+            TaskGroup::scope(async move |g| {
+                g.spawn(holding(cancels, pending::<()>())).detach();
+                pending::<()>().await;
+            })
+            .await,
+        );
+    });
+    let (waker, _) = counting_waker();
+    ex.block_on(async {
+        assert!(poll_with(&mut scope, &waker).is_pending());
+        yield_n(2).await;
+        drop(scope);
+        log.assert(&["other"]);
+    });
 }
 
 /// api.md: a panic of the body is the caller's own; the children go first, and their failures are reported.

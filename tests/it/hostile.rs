@@ -737,6 +737,35 @@ fn what_is_woken_and_spawned_between_drives_runs_in_that_order() {
     trace.assert(&["woken first", "spawned second"]);
 }
 
+// P9: the same of a wake that came from another thread, and of a callback.
+#[test]
+fn what_another_thread_woke_between_drives_runs_before_what_is_added_later() {
+    for call in [false, true] {
+        let ex = Executor::new();
+        let trace = Trace::new();
+        let probe = Probe::new();
+        ex.spawn({
+            let (trace, woken) = (trace.clone(), probe.task());
+            async move {
+                woken.await;
+                trace.push("woken first");
+            }
+        })
+        .detach();
+        ex.run_until_stalled();
+        elsewhere(move || probe.complete());
+        let pushes = trace.clone();
+        if call {
+            ex.call_soon(move || pushes.push("added second"));
+        } else {
+            ex.spawn(async move { pushes.push("added second") })
+                .detach();
+        }
+        ex.run_until_stalled();
+        trace.assert(&["woken first", "added second"]);
+    }
+}
+
 /// A foreign waker that cancels a task when its last clone is dropped.
 struct CancelsOnDrop(CancelHandle);
 

@@ -5,6 +5,7 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use mainstay::{Executor, LocalHandle, current_task, spawn, spawn_fallible, yield_now};
 
 use crate::support::{DropLog, Event, Fault, Trace, check_accounting, holding, on_drop, yield_n};
@@ -44,6 +45,21 @@ fn a_spawned_task_inherits_what_is_set_where_it_is_spawned() {
         ["ada"; 5],
         "all of them, and those that they spawn"
     );
+}
+
+#[test]
+fn a_task_with_options_keeps_them_where_values_are_set() {
+    let ex = Executor::new();
+    USER.sync_scope("ada", || {
+        ex.task()
+            .name("named")
+            .background()
+            .spawn(pending::<()>())
+            .detach();
+    });
+    assert_eq!(ex.tasks()[0].name(), "named");
+    // In the background, it keeps nobody waiting.
+    assert!(ex.idle().now_or_never().is_some());
 }
 
 #[test]
