@@ -243,10 +243,11 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Removes a callback. `false`: it is not there, or it is too late because the task has ended and its callbacks are
+    /// Removes a callback of this task. `false`: it is not there, or it is too late because the task has ended and its callbacks are
     /// queued.
     pub fn remove_done_callback(&self, id: CallbackId) -> bool {
-        let Some(scheduler) = self.scheduler() else {
+        // As in `add_done_callback`.
+        let Some(scheduler) = self.scheduler().or_else(driving::current) else {
             return false;
         };
         let mut removed = None;
@@ -258,7 +259,7 @@ impl<T> JoinHandle<T> {
                 }
             }
         }
-        let removed = removed.or_else(|| scheduler.remove_late(id));
+        let removed = removed.or_else(|| scheduler.remove_late(self.id(), id));
         let found = removed.is_some();
         // User code: Drop of the callback's captures.
         if let Err(panic) = catch_drop(removed) {

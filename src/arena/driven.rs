@@ -164,6 +164,9 @@ impl<'a> Driven<'a> {
 
     /// Ends a stretch: nobody is on the poll stack any more. Gives the task that was polled last, if it was cancelled
     /// meanwhile and is to be destroyed.
+    ///
+    /// To be called before any user code that is not of that task. That a cancelled one is not polled again before this
+    /// relies on [`Arena::ask_cancel`] to interrupt the stretch: the next poll would name another task.
     #[inline]
     pub(crate) fn rest(&self) -> Option<TaskRef> {
         let slot = self.arena.front.running()?;

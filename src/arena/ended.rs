@@ -83,6 +83,24 @@ impl<'a> Ended<'a> {
         Awaiter::Nobody
     }
 
+    /// Takes the panics that followed the task's own, each to be reported by itself.
+    #[cold]
+    pub(crate) fn take_also(&mut self) -> Option<Box<Panic>> {
+        let header = self.header();
+        if header.has(EXTRAS) {
+            let also = make_extras(header).borrow_mut().also.take();
+            if also.is_some() {
+                return also;
+            }
+        }
+        if !header.has(STORED) {
+            return None;
+        }
+        // SAFETY: the table is the cell's own, and the cell holds something. Nobody looks at it: handles look at what is not
+        // PINNED, which this is since the task ended (`new`), and this token gives no view.
+        unsafe { (header.vtable.get().take_also)(self.slot) }
+    }
+
     /// Keeps the outcome where it is, to be looked at, for as long as it takes.
     #[cold]
     pub(crate) fn pin(self) -> Pinned {
@@ -143,24 +161,6 @@ impl Pinned {
         let failure = unsafe { (header.vtable.get().failure)(self.slot) }?;
         // SAFETY: PINNED keeps it there while `self`, from which the view borrows, lives (A4).
         Some(unsafe { failure.view() })
-    }
-
-    /// Takes the panics that followed the task's own, each to be reported by itself. To be called before anybody else
-    /// can have looked, that is, on a task that has just ended.
-    pub(crate) fn take_also(&mut self) -> Option<Box<Panic>> {
-        let header = self.header();
-        if header.has(EXTRAS) {
-            let also = make_extras(header).borrow_mut().also.take();
-            if also.is_some() {
-                return also;
-            }
-        }
-        if !header.has(STORED) {
-            return None;
-        }
-        // SAFETY: the table is the cell's own; the cell holds something; `&mut self` excludes views of this token, and
-        // handles give none of a task that was never published.
-        unsafe { (header.vtable.get().take_also)(self.slot) }
     }
 
     /// Moves what a group's member failed by out of the cell, for good: its handle will find that it is gone. `None`: it

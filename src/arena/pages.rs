@@ -100,13 +100,21 @@ struct Store {
     pages: Vec<Page>,
     /// Numbers of frames that are nobody's.
     idle: Vec<u32>,
-    vacant: Box<Header>,
+    /// By `Box::leak`: a box that is moved, with these pages, claims to be the only way to what is in it.
+    vacant: NonNull<Header>,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: made in `Pages::new`, and dropped with the pages, as all that leads to it.
+        drop(unsafe { Box::from_raw(self.vacant.as_ptr()) });
+    }
 }
 
 impl Store {
     fn vacant_frame(&self) -> Frame {
         Frame {
-            base: ptr::from_ref(&*self.vacant).cast_mut().cast(),
+            base: self.vacant.as_ptr().cast(),
             stride: 0,
         }
     }
@@ -169,14 +177,14 @@ impl Pages {
                 frames: Vec::new(),
                 pages: Vec::new(),
                 idle: Vec::new(),
-                vacant: Box::new(Header::vacant(0, 0)),
+                vacant: NonNull::from(Box::leak(Box::new(Header::vacant(0, 0)))),
             }),
         }
     }
 
     /// A vacant header, which lives as long as these pages.
     pub(super) fn nowhere(&self) -> NonNull<Header> {
-        NonNull::from(&*self.store.borrow().vacant)
+        self.store.borrow().vacant
     }
 
     /// Takes a vacant slot of a class.

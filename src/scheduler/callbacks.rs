@@ -9,7 +9,7 @@ use crate::completion::{CallbackId, Completion, DoneCallback, End, Extras, Outco
 use crate::exception::Exception;
 use crate::locals::{self, Locals};
 use crate::report::ContextKind;
-use crate::task::TaskInfo;
+use crate::task::{TaskId, TaskInfo};
 use crate::unwind::{Panic, catch, catch_drop};
 
 use super::Scheduler;
@@ -143,10 +143,10 @@ impl Scheduler {
         id
     }
 
-    /// Removes a callback that waits for the next pass.
-    pub(crate) fn remove_late(&self, id: CallbackId) -> Option<DoneCallback> {
+    /// Removes a callback that waits for the next pass. (Another executor's task may have one with the same id.)
+    pub(crate) fn remove_late(&self, task: TaskId, id: CallbackId) -> Option<DoneCallback> {
         let mut late = self.late.borrow_mut();
-        for calls in late.iter_mut() {
+        for calls in late.iter_mut().filter(|calls| calls.info.id() == task) {
             if let Some(at) = calls.queue.iter().position(|(other, _)| *other == id) {
                 return calls.queue.remove(at).map(|(_, call)| call);
             }

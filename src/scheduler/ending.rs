@@ -72,13 +72,18 @@ impl Scheduler {
 
     #[cold]
     fn ended_aside(&self, ended: Ended<'_>) {
+        let mut ended = ended;
+        let also = match ended.end() {
+            End::Failed => ended.take_also(),
+            End::Returned | End::Cancelled => None,
+        };
         let mut pinned = ended.pin();
         let panic = pinned
             .exception()
             .and_then(|exception| exception.as_panic());
         self.end_in_note(pinned.task(), panic);
         if pinned.is_call() {
-            return self.call_ended(pinned);
+            return self.call_ended(pinned, also);
         }
         self.counters.live.sub(1);
         match pinned.end() {
@@ -114,7 +119,6 @@ impl Scheduler {
             self.drop_listeners(&listeners);
         }
         if pinned.end() == End::Failed {
-            let also = pinned.take_also();
             self.push(Item::Ended(pinned, also));
             return self.wake_group(woken);
         }
@@ -148,10 +152,9 @@ impl Scheduler {
     }
 
     /// A callback has been called, or dropped uncalled.
-    fn call_ended(&self, mut pinned: Pinned) {
+    fn call_ended(&self, pinned: Pinned, also: Option<Box<Panic>>) {
         if pinned.end() == End::Failed {
             // Told when the loop settles, like a task's failure; a callback is nobody's to be asked for.
-            let also = pinned.take_also();
             return self.push(Item::Ended(pinned, also));
         }
         let info = pinned.info();

@@ -654,6 +654,43 @@ fn a_callback_id_of_another_task_removes_nothing() {
     trace.assert(&["one", "other"]);
 }
 
+/// P5: nor from a finished one of another executor, which counts its callbacks anew.
+#[test]
+fn a_callback_id_of_another_executor_removes_nothing() {
+    let trace = Trace::new();
+    let (home, elsewhere) = (Executor::new(), Executor::new());
+    let (one, other) = (home.spawn(async {}), elsewhere.spawn(async {}));
+    home.run_until_stalled();
+    elsewhere.run_until_stalled();
+    let of_one = trace_on(&one, &trace, "one");
+    let of_other = trace_on(&other, &trace, "other");
+    assert_eq!(of_one, of_other, "the second assertion below needs it");
+    let same = home.spawn(async {});
+    assert!(!same.remove_done_callback(of_other));
+    home.run_until_stalled();
+    trace.assert(&["one"]);
+    elsewhere.run_until_stalled();
+    trace.assert(&["one", "other"]);
+}
+
+/// A callback that was added when the outcome had been taken is removed like others.
+#[test]
+fn a_callback_on_a_taken_outcome_can_be_removed() {
+    let ex = Executor::new();
+    let trace = Trace::new();
+    let mut handle = ex.spawn(async {});
+    ex.run_until_stalled();
+    handle.result().expect("finished").expect("returned");
+    let seen = trace.clone();
+    ex.block_on(async move {
+        let id = trace_on(&handle, &seen, "never");
+        assert!(handle.remove_done_callback(id));
+        assert!(!handle.remove_done_callback(id));
+    });
+    ex.run_until_stalled();
+    trace.assert::<&str>(&[]);
+}
+
 /// P6: the captures of a removed callback may themselves add and remove callbacks of that task.
 #[test]
 fn the_captures_of_a_removed_callback_may_add_another() {
