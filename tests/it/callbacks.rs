@@ -41,13 +41,13 @@ fn callbacks_run_in_the_order_of_adding() {
     let ex = Executor::new();
     let trace = Trace::new();
     let handle = ex.spawn(yield_n(1));
-    for label in ["c1", "c2", "c1"] {
+    for label in ["c1", "c2", "c1", "c3"] {
         trace_on(&handle, &trace, label);
     }
     trace.assert(&[]);
     ex.run_until_stalled();
     // What was added twice runs twice.
-    trace.assert(&["c1", "c2", "c1"]);
+    trace.assert(&["c1", "c2", "c1", "c3"]);
 }
 
 /// B042: they run after the step that completed the task, future's destructor included, and never inside it.

@@ -462,7 +462,7 @@ fn many_futures_through_a_limit_live_a_hundred_at_a_time() {
 fn as_completed_gives_outcomes_as_they_come() {
     let (ex, _) = executor();
     let seen = ex.block_on(async {
-        let mut ends = as_completed([after(3, 3), panics(2, "two"), after(1, 1)]);
+        let mut ends = as_completed([after(3, 3), panics(2, "two"), after(1, 1), after(1, 4)]);
         let mut seen = Vec::new();
         while let Some((place, outcome)) = ends.next().await {
             seen.push((place, outcome.ok()));
@@ -470,7 +470,8 @@ fn as_completed_gives_outcomes_as_they_come() {
         assert!(ends.next().await.is_none(), "and stays over");
         seen
     });
-    assert_eq!(seen, [(2, Some(1)), (1, None), (0, Some(3))]);
+    let expected = [(2, Some(1)), (3, Some(4)), (1, None), (0, Some(3))];
+    assert_eq!(seen, expected);
     all_handed_on(&ex);
 }
 

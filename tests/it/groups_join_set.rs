@@ -8,7 +8,10 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mainstay::{Executor, JoinSet, LocalHandle, ReportPolicy, TaskId, sleep, timeout, yield_now};
+use mainstay::{
+    CancelHandle, Executor, JoinSet, LocalHandle, ReportPolicy, Supervisor, TaskId,
+    cancel_requested, sleep, spawn, timeout, yield_now,
+};
 
 use crate::support::{
     DropLog, Recorder, check_accounting, counting_waker, counts, holding, on_drop, panic_message,
@@ -386,4 +389,94 @@ fn a_set_of_a_dropped_executor_gives_cancelled_tasks() {
     let (other, outcome) = set.try_join_next().unwrap();
     assert!(other == id && outcome.unwrap_err().is_cancelled());
     assert!(set.is_empty());
+}
+
+/// Cancel and wait: where the task is done, it is as if nobody had tried (B114).
+#[test]
+fn cancelling_and_awaiting_what_is_done_changes_nothing() {
+    let (ex, recorder) = executor();
+    ex.block_on(async {
+        let mut set = JoinSet::new();
+        let returned = set.spawn(async { 7 });
+        let failed = set.spawn(async { panic_any("boom") });
+        let handle = spawn(async { 8 });
+        yield_now().await;
+        assert!(!set.cancel(returned) && !set.cancel(failed));
+        set.cancel_all();
+        let (id, outcome) = set.join_next().await.unwrap();
+        assert_eq!((id, outcome.unwrap()), (returned, 7));
+        let (id, outcome) = set.join_next().await.unwrap();
+        assert!(id == failed && outcome.unwrap_err().is_panic());
+        assert!(!handle.cancel() && !handle.is_cancelled());
+        assert_eq!(handle.await.unwrap(), 8);
+    });
+    assert!(recorder.is_empty());
+    assert_eq!(counts(&ex).cancelled, 0);
+}
+
+/// A task that has cancelled another and waits for it is cancelled itself: it ends by that, whatever it gets to hear of
+/// the other (B114).
+#[test]
+fn cancelling_and_awaiting_swallows_nobodys_cancel() {
+    let (ex, recorder) = executor();
+    // Its own comes while the other is being cancelled, from there.
+    for returns_at_once in [true, false] {
+        let own: Rc<RefCell<Option<CancelHandle>>> = Rc::default();
+        let slot = Rc::clone(&own);
+        let heard = Rc::new(Cell::new((false, false)));
+        let note = Rc::clone(&heard);
+        let waiter = ex.spawn(async move {
+            let cancels_waiter = on_drop(move || {
+                slot.take().unwrap().cancel();
+            });
+            let other = spawn(holding(cancels_waiter, pending::<()>()));
+            yield_now().await;
+            assert!(other.cancel());
+            let cancelled = other.await.unwrap_err().is_cancelled();
+            note.set((cancelled, false));
+            if !returns_at_once {
+                yield_now().await;
+                note.set((cancelled, true));
+            }
+        });
+        own.replace(Some(waiter.cancel_handle()));
+        let id = waiter.id();
+        let ended = ex.block_on(waiter).unwrap_err();
+        assert!(ended.is_cancelled() && ended.id() == Some(id));
+        assert_eq!(
+            heard.get(),
+            (true, false),
+            "it heard of the other, and no more"
+        );
+    }
+    // Both come at once, before the end of the other could be heard.
+    for waiter_first in [true, false] {
+        let other = ex.spawn(pending::<()>());
+        let cancel_other = other.cancel_handle();
+        let waiter = ex.spawn(async move { drop(other.await) });
+        ex.run_until_stalled();
+        if waiter_first {
+            assert!(waiter.cancel() && cancel_other.cancel());
+        } else {
+            assert!(cancel_other.cancel() && waiter.cancel());
+        }
+        assert!(ex.block_on(waiter).unwrap_err().is_cancelled());
+        assert!(cancel_other.is_finished());
+    }
+    // It comes while the other cleans up, which that goes on with.
+    let group = Supervisor::new_in(&ex.handle());
+    let other = group.spawn(async {
+        cancel_requested().await;
+        sleep(3 * SECOND).await;
+        7
+    });
+    let waiter = ex.spawn(group.shutdown(9 * SECOND));
+    ex.block_on(async {
+        sleep(SECOND).await;
+        assert!(waiter.cancel() && !other.is_finished());
+        assert!(waiter.await.unwrap_err().is_cancelled());
+        assert_eq!(other.await.unwrap(), 7);
+    });
+    assert!(recorder.is_empty());
+    assert_eq!(counts(&ex).live, 0);
 }

@@ -371,7 +371,8 @@ fn endless_respawners_and_one_failure_end() {
         .block_on(TaskGroup::scope(async |g| {
             g.spawn(respawn(g.clone(), Rc::clone(&spawned))).detach();
             g.spawn_fallible(async {
-                sleep(4 * SECOND).await;
+                // While they sleep, so that their destructors spawn too.
+                sleep(4 * SECOND + SECOND / 2).await;
                 Err::<(), _>("enough")
             })
             .detach();
