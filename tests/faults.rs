@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A few programs let other threads wake and cancel; these alone are not quite repeatable. A table says how often each
-//! kind of fault hit each place that calls user code (promise P3), and a minimum of each is asserted.
+//! kind of fault hit each place that calls user code (promise P3), another what befell groups, and a minimum of each is
+//! asserted.
 //!
 //! No destructor here panics while the thread is unwinding, because Rust aborts there (see the crate's documentation).
 #![allow(
@@ -116,6 +117,20 @@ places!(Act, ACTS:
 
 const N_ACTS: usize = 21;
 
+places!(Shape, SHAPES:
+    Nested = "scope inside of a task of another group",
+    Midway = "scope dropped with tasks in it",
+    HostDropped = "scope dropped with the task that runs it",
+    DroppedByOwn = "group dropped while a task of it is on the stack",
+    Destructor = "destructor that panics at the end of its group",
+    EndedByOwn = "group ended by a task of it",
+    EndedByDestructor = "group ended by a destructor of a task of it",
+    AwaitedByOwn = "shutdown that a task of the group waits for",
+    AwaitedByOther = "shutdown that another task waits for",
+);
+
+const N_SHAPES: usize = 9;
+
 #[derive(Default)]
 struct Tally {
     faults: [[u64; 5]; 20],
@@ -123,6 +138,7 @@ struct Tally {
     seen: [u64; 4],
     members: u64,
     groups: u64,
+    shapes: [u64; N_SHAPES],
     handed: u64,
     late: u64,
     threads: u64,
@@ -148,6 +164,10 @@ fn world() -> Option<Rc<World>> {
 
 fn tally(f: impl FnOnce(&mut Tally)) {
     TALLY.with(|tally| f(&mut tally.borrow_mut()));
+}
+
+fn note_shape(shape: Shape) {
+    tally(|tally| tally.shapes[shape as usize] += 1);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -195,6 +215,8 @@ struct Group {
     body_ended: Cell<bool>,
     /// Its scope has ended or was dropped.
     over: Cell<bool>,
+    /// It is being ended or dropped, up the stack.
+    ending: Cell<bool>,
 }
 
 impl Group {
@@ -205,6 +227,23 @@ impl Group {
             let id = rec.id.get();
             world.wrong(format!("{id:?} outlives its group, which was {when}"));
         }
+    }
+
+    fn while_ending<R>(&self, end: impl FnOnce() -> R) -> R {
+        let before = self.ending.replace(true);
+        let ended = end();
+        self.ending.set(before);
+        ended
+    }
+
+    /// Whether a task of it is being polled or dropped up the stack.
+    fn is_on_stack(&self) -> bool {
+        self.members.borrow().iter().any(|rec| rec.busy.get() > 0)
+    }
+
+    fn has_tasks(&self) -> bool {
+        let members = self.members.borrow();
+        members.iter().any(|rec| !rec.gone.get() && !rec.refused)
     }
 
     /// What must hold when the executor has nothing more to do.
@@ -891,7 +930,13 @@ impl Drop for Program {
         } else {
             Point::DropCancelled
         };
-        boom_after(point, || self.rec.must_fail.set(true));
+        boom_after(point, || {
+            self.rec.must_fail.set(true);
+            let group = self.rec.group.as_ref();
+            if !self.done && group.is_some_and(|group| group.ending.get()) {
+                note_shape(Shape::Destructor);
+            }
+        });
     }
 }
 
@@ -978,8 +1023,20 @@ impl Scope {
         let Some(inner) = self.inner.take() else {
             return;
         };
-        drop_quietly(inner);
-        if let (Some(world), Some(group)) = (world(), &self.group) {
+        let Some(group) = &self.group else {
+            return drop_quietly(inner);
+        };
+        if group.has_tasks() {
+            note_shape(Shape::Midway);
+            if group.host.as_ref().is_some_and(|host| host.gone.get()) {
+                note_shape(Shape::HostDropped);
+            }
+            if group.is_on_stack() {
+                note_shape(Shape::DroppedByOwn);
+            }
+        }
+        group.while_ending(|| drop_quietly(inner));
+        if let Some(world) = world() {
             group.over.set(true);
             group.check_gone(&world, when);
         }
@@ -1031,7 +1088,11 @@ fn scope(world: &World, host: Option<&Rc<Rec>>) -> Scope {
         host: host.cloned(),
         body_ended: Cell::new(false),
         over: Cell::new(false),
+        ending: Cell::new(false),
     });
+    if host.is_some_and(|host| host.group.is_some()) {
+        note_shape(Shape::Nested);
+    }
     world.all_groups.borrow_mut().push(Rc::clone(&group));
     let (own, steps) = (Rc::clone(&group), world.below(5));
     let captured = Captured::new(world, Point::BodyDrop);
@@ -1160,11 +1221,18 @@ fn supervise(world: &World, supervisor: &Supervisor) {
     });
 }
 
-fn end_group(world: &World, any: &AnyGroup, group: &Group) {
+fn end_group(world: &World, place: Place, any: &AnyGroup, group: &Group) {
+    if group.has_tasks() && group.is_on_stack() {
+        match place {
+            Place::Task => note_shape(Shape::EndedByOwn),
+            Place::Destructor => note_shape(Shape::EndedByDestructor),
+            _ => {}
+        }
+    }
     match any {
         AnyGroup::Failing(failing) => {
             let was_over = group.over.get();
-            if failing.cancel() {
+            if group.while_ending(|| failing.cancel()) {
                 group.check_gone(world, "cancelled");
                 if was_over {
                     world.wrong("a group that is over could be cancelled");
@@ -1173,13 +1241,14 @@ fn end_group(world: &World, any: &AnyGroup, group: &Group) {
         }
         AnyGroup::Supervised(supervisor) => match world.below(3) {
             0 => {
-                supervisor.abort();
+                group.while_ending(|| supervisor.abort());
                 group.check_gone(world, "aborted");
             }
             1 => {
                 let end = supervisor.shutdown(Duration::from_millis(world.random() % 4));
                 // From outside, or from one of its own tasks.
                 let local = world.local.borrow()[group.ex.get()].clone();
+                note_shape(Shape::AwaitedByOther);
                 local
                     .spawn(async move {
                         let _ = end.await;
@@ -1188,6 +1257,7 @@ fn end_group(world: &World, any: &AnyGroup, group: &Group) {
             }
             _ => {
                 let end = supervisor.shutdown(Duration::from_millis(world.random() % 4));
+                note_shape(Shape::AwaitedByOwn);
                 supervisor
                     .spawn(async move {
                         let _ = end.await;
@@ -1406,7 +1476,7 @@ fn act_now(world: &World, place: Place) {
         Act::DropScope => drop(world.pick(&world.scopes)),
         Act::EndGroup => {
             if let Some((any, group)) = world.pick(&world.groups) {
-                end_group(world, &any, &group);
+                end_group(world, place, &any, &group);
                 if world.chance(50) {
                     world.groups.borrow_mut().push((any, group));
                 }
@@ -1423,6 +1493,7 @@ fn act_now(world: &World, place: Place) {
                     host: None,
                     body_ended: Cell::new(false),
                     over: Cell::new(false),
+                    ending: Cell::new(false),
                 });
                 tally(|tally| tally.groups += 1);
                 if world.chance(50) {
@@ -1431,8 +1502,11 @@ fn act_now(world: &World, place: Place) {
                 let any = AnyGroup::Supervised(supervisor.clone());
                 world.groups.borrow_mut().push((any, Rc::clone(&group)));
                 world.supervisors.borrow_mut().push((supervisor, group));
-            } else {
-                drop(world.pick(&world.supervisors));
+            } else if let Some((supervisor, group)) = world.pick(&world.supervisors) {
+                if group.has_tasks() && group.is_on_stack() {
+                    note_shape(Shape::DroppedByOwn);
+                }
+                drop(supervisor);
             }
         }
     }
@@ -2125,6 +2199,10 @@ fn print_table(took: Duration) {
             let row: Vec<u64> = tally.acts.iter().map(|place| place[at]).collect();
             println!("{name:16.16} {}", numbers(&row, 15));
         }
+        println!();
+        for (name, times) in SHAPES.iter().zip(tally.shapes) {
+            println!("{name:55} {times:>12}");
+        }
         let [returned, failed, cancelled, kept] = tally.seen;
         println!(
             "\n{} tasks, {} reports, {} late callbacks, {} threads; outcomes read: {returned} returned, {failed} failed, \
@@ -2169,6 +2247,9 @@ fn assert_minimum() {
             for (act, hits) in ACTS.iter().zip(row) {
                 assert!(*hits > 0, "{act} from {place}: never");
             }
+        }
+        for (name, times) in SHAPES.iter().zip(tally.shapes) {
+            assert!(times >= 20, "{name}: {times} times only");
         }
         assert!(tally.late >= 50 && tally.threads >= 50);
         assert!(tally.seen.iter().all(|seen| *seen >= 50));
