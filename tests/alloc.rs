@@ -16,8 +16,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::thread;
+use std::time::Duration;
 
-use mainstay::{Executor, JoinHandle, yield_now};
+use mainstay::{Executor, JoinHandle, sleep_until, yield_now};
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The allocator
@@ -620,6 +621,35 @@ fn shrink_gives_back_all_that_nobody_lives_in() {
     round();
     assert_eq!(live(), with_one);
     drop(one);
+}
+
+// Design section 8, P7: the same of timers: those that were cancelled, and those that were due at once.
+#[test]
+fn shrink_gives_back_what_timers_took() {
+    let ex = Executor::builder().virtual_clock().build();
+    let round = |due: bool| {
+        let start = ex.now();
+        let at = |n| start + Duration::from_secs(if due { 1 } else { n });
+        let handles: Vec<_> = (1..2_000).map(|n| ex.spawn(sleep_until(at(n)))).collect();
+        ex.run_until_stalled();
+        if due {
+            ex.advance(Duration::from_secs(1));
+        } else {
+            handles.iter().for_each(|handle| drop(handle.cancel()));
+        }
+        ex.run_until_stalled();
+        assert!(ex.is_empty());
+        drop(handles);
+        ex.shrink();
+        live()
+    };
+    round(false);
+    let before = round(true);
+    for due in [false, true] {
+        let left = round(due) - before;
+        assert!(left.abs() < 1 << 10, "{left} bytes are left, due: {due}");
+    }
+    ex.block_on(sleep_until(ex.now() + Duration::from_secs(1)));
 }
 
 // Design section 4: a page in which somebody lives goes on letting its other slots after a shrink, and no page that is gone.

@@ -683,6 +683,32 @@ fn awaiting_moves_with_the_handle() {
     assert_eq!(info(&ex, second.id()).awaiting(), Some(awaited));
 }
 
+/// A task that has asked once and went on to wait for something else does not wait any more, though it would be woken.
+#[test]
+fn awaiting_is_what_the_latest_poll_asked_for() {
+    let ex = calm().build();
+    ex.set_exception_handler(|_, _| {});
+    let mut awaited = ex.spawn(pending::<()>());
+    let (id, event) = (awaited.id(), Event::new());
+    let wait = event.wait();
+    let waiter = ex.spawn(async move {
+        yield_now().await;
+        poll_fn(|cx| {
+            assert!(Pin::new(&mut awaited).poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        wait.await;
+        yield_now().await;
+        pending::<()>().await;
+    });
+    ex.run_until_stalled();
+    assert_eq!(info(&ex, waiter.id()).awaiting(), Some(id));
+    event.set();
+    ex.run_until_stalled();
+    assert_eq!(info(&ex, waiter.id()).awaiting(), None);
+}
+
 /// Nobody waits for what was cancelled, before the waiting task has heard of it and after.
 #[test]
 fn awaiting_ends_when_the_awaited_task_is_cancelled() {

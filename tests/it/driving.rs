@@ -894,6 +894,20 @@ fn whatever_makes_work_between_two_drives_calls_the_hook() {
     assert_eq!(ex.len(), 3, "two probes and one victim");
 }
 
+// api.md on on_wake: a wake that no hook heard, because there was none or because it was being replaced, is told the new one.
+#[test]
+fn a_hook_is_called_when_there_is_work_as_it_is_set() {
+    let ex = Executor::new();
+    ex.spawn(async {}).detach();
+    let first = hook(&ex);
+    assert_eq!(first.load(Ordering::SeqCst), 1);
+    let second = hook(&ex);
+    assert_eq!(second.load(Ordering::SeqCst), 1);
+    ex.run_until_stalled();
+    let third = hook(&ex);
+    assert_eq!(third.load(Ordering::SeqCst), 0, "there is nothing to do");
+}
+
 // api.md on on_wake: coalesced, until the next tick looks at the queues.
 #[test]
 fn the_hook_is_called_once_until_the_next_tick() {

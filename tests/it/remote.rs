@@ -678,6 +678,32 @@ fn a_remote_cancel_after_the_executor_is_gone_is_refused() {
     elsewhere(move || drop(cancel));
 }
 
+// P4, P5: an endpoint may have served an executor of this thread before; that its present executor lives on another is what
+// counts, and a wake by this thread is one from elsewhere.
+#[test]
+fn a_wake_by_the_thread_of_an_endpoints_earlier_executor_comes_from_elsewhere() {
+    let test = "remote::a_wake_by_the_thread_of_an_endpoints_earlier_executor_comes_from_elsewhere";
+    alone(test, || {
+        drop(Executor::new());
+        let probe = Probe::new();
+        let task = probe.task();
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let ex = Executor::new();
+            ex.block_on(task);
+            sender.send(()).expect("it is awaited");
+        });
+        while probe.try_waker().is_none() {
+            thread::yield_now();
+        }
+        // It is parked by then, or as good as.
+        thread::sleep(Duration::from_millis(10));
+        probe.complete();
+        let woken = receiver.recv_timeout(Duration::from_secs(20));
+        woken.expect("the wake gets through");
+    });
+}
+
 // P5: handles compare the never-reused `TaskId`, so a late cancel finds nobody.
 #[test]
 fn a_stale_remote_cancel_never_touches_a_later_tenant() {

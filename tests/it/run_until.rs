@@ -878,6 +878,14 @@ fn a_hosts_waker_that_panics_is_contained_and_reported() {
     assert!(poll_with(&mut run, Waker::noop()).is_pending());
     ex.run_until_stalled();
     assert_eq!(recorder.exceptions()[1..], ["boom in waker drop"]);
+
+    // The one that is there when the future is dropped.
+    let waker = Waker::from(WakeCount::panicking_on_drop());
+    assert!(poll_with(&mut run, &waker).is_pending());
+    drop(waker);
+    drop(run);
+    ex.run_until_stalled();
+    assert_eq!(recorder.exceptions()[2..], ["boom in waker drop"]);
 }
 
 // A peer runtime goes from under us: our tasks are told by their futures, and the executor goes on elsewhere.

@@ -1,11 +1,12 @@
 //! Timers, callbacks and the virtual clock: never early, in order, nothing left behind.
 
 use std::cell::{Cell, RefCell};
-use std::future::pending;
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use mainstay::{
@@ -13,7 +14,9 @@ use mainstay::{
     yield_now,
 };
 
-use crate::support::{DropLog, Recorder, Trace, check_accounting, quiet};
+use crate::support::{
+    DropLog, Recorder, Trace, WakeCount, check_accounting, counting_waker, poll_with, quiet,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -245,6 +248,65 @@ fn a_nearer_deadline_between_ticks_tells_the_host() {
     ex.call_later(5 * SECOND, || {});
     assert_eq!(calls.load(Ordering::Relaxed), 2);
     assert_eq!(ex.tick(10).next_deadline, Some(start + 5 * SECOND));
+    // A sleep that is given another deadline, and a clock that is moved.
+    let sleep = Rc::new(RefCell::new(sleep_until(start + 4 * SECOND)));
+    let shared = Rc::clone(&sleep);
+    let sleeper = ex.spawn(poll_fn(move |cx| {
+        Pin::new(&mut *shared.borrow_mut()).poll(cx)
+    }));
+    assert_eq!(ex.tick(10).next_deadline, Some(start + 4 * SECOND));
+    let before = calls.load(Ordering::Relaxed);
+    sleep.borrow_mut().reset(start + 3 * SECOND);
+    assert_eq!(calls.load(Ordering::Relaxed), before + 1);
+    assert_eq!(ex.tick(10).next_deadline, Some(start + 3 * SECOND));
+    ex.advance(3 * SECOND);
+    assert_eq!(calls.load(Ordering::Relaxed), before + 2);
+    ex.tick(10);
+    assert!(sleeper.is_finished());
+}
+
+// P7: a callback that was cancelled is nothing to wait for.
+#[test]
+fn a_cancelled_callback_leaves_no_deadline() {
+    let ex = virtual_executor();
+    let start = ex.now();
+    let sooner = ex.call_later(SECOND, || {});
+    let later = ex.call_later(2 * SECOND, || {});
+    assert_eq!(ex.tick(10).next_deadline, Some(start + SECOND));
+    assert!(sooner.cancel());
+    assert_eq!(ex.tick(10).next_deadline, Some(start + 2 * SECOND));
+    assert!(later.cancel());
+    assert_eq!(ex.tick(10).next_deadline, None);
+}
+
+// P3: a foreign waker that panics when it is dropped, by a sleep that is polled with another or dropped, is told.
+#[test]
+fn the_waker_of_a_sleep_may_panic_when_it_is_dropped() {
+    quiet();
+    let ex = virtual_executor();
+    let recorder = Recorder::on(&ex);
+    ex.block_on(async {
+        for dropped in [false, true] {
+            let mut sleep = sleep(SECOND);
+            let waker = Waker::from(WakeCount::panicking_on_drop());
+            assert!(poll_with(&mut sleep, &waker).is_pending());
+            drop(waker);
+            if dropped {
+                drop(sleep);
+            } else {
+                let (other, _) = counting_waker();
+                assert!(poll_with(&mut sleep, &other).is_pending());
+            }
+        }
+    });
+    ex.run_until_stalled();
+    let told = (ContextKind::Destructor, "boom in waker drop".to_owned());
+    let reports: Vec<_> = recorder
+        .kinds()
+        .into_iter()
+        .zip(recorder.exceptions())
+        .collect();
+    assert_eq!(reports, [told.clone(), told]);
 }
 
 // P8: a due timer is noticed within 64 polls, whatever wakes itself.
