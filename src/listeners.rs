@@ -34,3 +34,40 @@ impl Listeners {
         self.0.into_iter().map(|(_, waker)| waker)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Listeners;
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
+
+    struct Nothing;
+
+    impl Wake for Nothing {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn each_number_has_the_waker_that_was_set_last() {
+        let [one, other] = [0, 1].map(|_| Waker::from(Arc::new(Nothing)));
+        let mut list = Listeners::default();
+        assert!(list.set(1, one.clone()).is_none());
+        assert!(list.has(1, &one));
+        assert!(
+            !list.has(2, &one),
+            "who waits with the same waker is another"
+        );
+        assert!(
+            !list.has(1, &other),
+            "who goes on with another waker is to be woken by that"
+        );
+        assert!(list.set(2, one.clone()).is_none());
+        assert!(
+            list.set(1, other.clone())
+                .is_some_and(|old| old.will_wake(&one))
+        );
+        assert!(list.has(1, &other) && list.has(2, &one));
+        assert!(list.remove(2).is_some() && list.remove(2).is_none());
+        assert_eq!(list.into_wakers().count(), 1);
+    }
+}

@@ -373,6 +373,7 @@ impl Reporter {
             ));
         }
         if leaked {
+            self.count_one();
             default(&ExceptionContext::of(
                 ContextKind::Destructor,
                 "A panic payload whose destructor panics for ever was leaked",

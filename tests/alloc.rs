@@ -597,6 +597,23 @@ fn shrink_gives_memory_back() {
     assert_eq!(ex.block_on(async { 7 }), 7);
 }
 
+// api.md: with a capacity, the tables are there from the start, and only pages are still to be had.
+#[test]
+fn a_capacity_spares_growing_the_tables() {
+    const TASKS: usize = 20_000;
+    let spawns = |ex: &Executor<'static>| {
+        allocations(|| {
+            for _ in 0..TASKS {
+                ex.spawn(pending::<()>()).detach();
+            }
+        })
+    };
+    let grown = Executor::new();
+    let with = Executor::builder().capacity(TASKS).build();
+    let (with, grown) = (spawns(&with), spawns(&grown));
+    assert!(with + 10 < grown, "{with} allocations instead of {grown}");
+}
+
 // Design section 4: when nobody lives, an executor that shrinks keeps nothing but what it began with.
 #[test]
 fn shrink_gives_back_all_that_nobody_lives_in() {
@@ -635,7 +652,7 @@ fn shrink_gives_back_what_timers_took() {
         if due {
             ex.advance(Duration::from_secs(1));
         } else {
-            handles.iter().for_each(|handle| drop(handle.cancel()));
+            assert!(handles.iter().all(JoinHandle::cancel));
         }
         ex.run_until_stalled();
         assert!(ex.is_empty());

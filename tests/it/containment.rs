@@ -9,15 +9,17 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use mainstay::{
     ContextKind, ExceptionContext, Executor, JoinHandle, LocalHandle, Outcome, ReportPolicy,
+    Supervisor, TaskGroup, cancel_requested, gather, sleep,
 };
 
 use crate::support::{
     Boom, DropLog, EndlessPayload, Event, Fault, Guard, LogCapture, Recorder, Report, Trace,
-    WakeCount, check_accounting, counts, holding, in_child_ok, on_drop, panic_message, poll_with,
-    quiet, yield_n,
+    WakeCount, check_accounting, counting_waker, counts, holding, in_child_ok, on_drop,
+    panic_message, poll_with, quiet, yield_n,
 };
 
 /// Runs `fault` with a sibling spawned before it and one after it, drives everything to its end, and asserts that the
@@ -972,6 +974,113 @@ fn a_foreign_waker_that_panics_on_drop_when_replaced_is_contained() {
     assert!(matches!(polled, Ok(true)));
     assert_eq!(recorder.exceptions(), ["boom in waker drop"]);
     assert!(!handle.is_finished());
+}
+
+/// P3, P2: what the payload of a handler's panic and the handler's own captures do when they are dropped is told by the default
+/// handler, and counted.
+#[test]
+fn destructors_around_a_handler_are_told_by_the_default_handler() {
+    quiet();
+    for endless in [false, true] {
+        let log = LogCapture::start();
+        let ex = Executor::new();
+        let drops = DropLog::new();
+        let payload = drops.guard("payload").panics("boom in payload");
+        let captured = drops.guard("captured").panics("boom in captured");
+        let payload = Cell::new(Some(payload));
+        ex.set_exception_handler(move |local, _| {
+            let _captured = &captured;
+            // So that what holds the captures last is the report that is being made.
+            local.clear_exception_handler();
+            if endless {
+                panic_any(EndlessPayload);
+            }
+            panic_any(payload.take().expect("called once"));
+        });
+        ex.spawn(async { panic_any(Boom("told")) }).detach();
+        ex.run_until_stalled();
+        let records = log.records();
+        let told = |what: &str| records.iter().filter(|r| r.text.contains(what)).count();
+        assert_eq!(told("Unhandled error in exception handler"), 1);
+        assert_eq!(told("boom in payload"), usize::from(!endless));
+        assert_eq!(told("for ever was leaked"), usize::from(endless));
+        assert_eq!(told("destructor of an exception handler"), 1);
+        assert_eq!(drops.count("captured"), 1);
+        // The first is the one that the handler was given.
+        assert_eq!(ex.stats().reports, 1 + records.len() as u64, "{records:#?}");
+    }
+}
+
+/// P7: whoever stops waiting lets go of its waker, whatever it waited for.
+#[test]
+fn a_wait_that_is_given_up_keeps_no_waker() {
+    #[track_caller]
+    fn given_up(future: impl Future) {
+        let mut future = Box::pin(future);
+        let (waker, count) = counting_waker();
+        assert!(poll_with(&mut future, &waker).is_pending());
+        drop((future, waker));
+        assert_eq!(Arc::strong_count(&count), 1);
+    }
+    quiet();
+    let ex = Executor::new();
+    let supervisor = Supervisor::new_in(&ex.handle());
+    supervisor.limit(1).spawn(pending::<()>()).detach();
+    given_up(ex.idle());
+    given_up(supervisor.room());
+    ex.block_on(async {
+        given_up(cancel_requested());
+        given_up(supervisor.shutdown(Duration::from_secs(1)));
+        given_up(TaskGroup::scope(async |g| {
+            g.limit(1).spawn(pending::<()>()).detach();
+            g.room().await;
+        }));
+        given_up(TaskGroup::scope(async |_| pending::<()>().await));
+        given_up(Supervisor::scope(async |_| pending::<()>().await));
+        given_up(gather([pending::<()>()]));
+        given_up(sleep(Duration::from_secs(1)));
+    });
+}
+
+/// P3: the same where the destructor of that waker panics, when it is replaced or given up: contained and told.
+#[test]
+fn a_waker_that_panics_may_be_replaced_or_given_up() {
+    type Boxed = Pin<Box<dyn Future<Output = ()>>>;
+    quiet();
+    let ex = Executor::new();
+    let recorder = Recorder::on(&ex);
+    let supervisor = Supervisor::new_in(&ex.handle());
+    supervisor.limit(1).spawn(pending::<()>()).detach();
+    let waits: [&dyn Fn() -> Boxed; 5] = [
+        &|| {
+            let supervisor = supervisor.clone();
+            Box::pin(async move { supervisor.room().await })
+        },
+        &|| Box::pin(async { LocalHandle::current().idle().await }),
+        &|| Box::pin(cancel_requested()),
+        &|| Box::pin(async { drop(TaskGroup::scope(async |_| pending::<()>().await).await) }),
+        &|| Box::pin(Supervisor::scope(async |_| pending::<()>().await)),
+    ];
+    ex.block_on(async {
+        for wait in waits {
+            for replaced in [false, true] {
+                let mut wait = wait();
+                let waker = Waker::from(WakeCount::panicking_on_drop());
+                assert!(poll_with(&mut wait, &waker).is_pending());
+                drop(waker);
+                if replaced {
+                    assert!(poll_with(&mut wait, Waker::noop()).is_pending());
+                }
+                drop(wait);
+                yield_n(1).await;
+                assert_eq!(recorder.only().kind, ContextKind::Destructor);
+                assert_eq!(
+                    recorder.take()[0].exception.as_deref(),
+                    Some("boom in waker drop")
+                );
+            }
+        }
+    });
 }
 
 /// P3: a foreign waker whose drop panics, when it was called and is dropped by that.

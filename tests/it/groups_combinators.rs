@@ -821,3 +821,26 @@ fn a_request_to_end_passes_on_to_gathered_tasks() {
     let report = ex.shutdown(5 * SECOND);
     assert_eq!((done.get(), report.finished(), report.dropped()), (3, 4, 0));
 }
+
+/// P3: the iterator that the futures come from goes with the combinator, whatever its destructor does.
+#[test]
+fn the_destructor_of_the_iterator_is_contained_and_told() {
+    let (ex, recorder) = executor();
+    let log = DropLog::new();
+    let guard = log.guard("iterator").panics("boom in the iterator");
+    ex.block_on(async {
+        let futures = std::iter::repeat_with(move || {
+            let _guard = &guard;
+            pending::<()>()
+        });
+        let mut all = Box::pin(gather_with_limit(futures.take(10), 2));
+        let (waker, _) = counting_waker();
+        assert!(poll_with(&mut all, &waker).is_pending());
+        drop(all);
+        log.assert(&["iterator"]);
+    });
+    let report = recorder.only();
+    assert_eq!(report.kind, ContextKind::Destructor);
+    assert_eq!(report.exception.as_deref(), Some("boom in the iterator"));
+    assert_eq!(counts(&ex).live, 0);
+}

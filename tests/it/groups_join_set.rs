@@ -56,6 +56,16 @@ fn outcomes_come_in_the_order_of_the_ends() {
     assert_eq!(counts(&ex).live, 0);
 }
 
+#[test]
+fn a_task_of_a_set_may_have_a_name() {
+    let (ex, _) = executor();
+    ex.block_on(async {
+        let mut set = JoinSet::new();
+        set.spawn_named("fetch", pending::<()>());
+        assert_eq!(LocalHandle::current().tasks()[0].name(), "fetch");
+    });
+}
+
 /// Tasks can be added while others are waited for, also by a task that was told of an end.
 #[test]
 fn tasks_are_added_at_any_time() {

@@ -53,6 +53,36 @@ async fn graceful(trace: Trace, name: &'static str, after: Duration) {
     trace.push(name);
 }
 
+/// P2: a supervisor's own handler is called for every failure, not only for the first few; one that is replaced goes.
+#[test]
+fn a_handler_of_its_own_hears_every_failure() {
+    let (ex, recorder) = executor();
+    let supervisor = Supervisor::new_in(&ex.handle());
+    let heard = Rc::new(Cell::new(0));
+    let (hears, captured) = (
+        Rc::clone(&heard),
+        DropLog::new().guard("captured").panics("boom in captures"),
+    );
+    supervisor.set_exception_handler(move |_, _| {
+        let _captured = &captured;
+        hears.set(hears.get() + 1);
+    });
+    assert!(supervisor.is_empty());
+    for _ in 0..30 {
+        supervisor.spawn(async { panic_any("boom") }).detach();
+        assert_eq!((supervisor.len(), supervisor.is_empty()), (1, false));
+        ex.run_until_stalled();
+    }
+    assert_eq!(heard.get(), 30);
+    assert!(recorder.is_empty());
+    supervisor.clear_exception_handler();
+    assert_eq!(
+        recorder.exceptions(),
+        ["boom in captures"],
+        "contained and told"
+    );
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Siblings live on, failures are told
 // ---------------------------------------------------------------------------------------------------------------------

@@ -709,6 +709,59 @@ fn what_an_abandoned_group_kept_may_panic_when_it_is_dropped() {
     assert_eq!(counts(&ex).reported, 2);
 }
 
+/// P3: the errors of a group that nobody looks at are dropped one by one, whatever their destructors do.
+#[test]
+fn the_destructors_of_a_groups_errors_are_contained_and_told() {
+    let (ex, recorder) = executor();
+    let log = DropLog::new();
+    let guards = ["first", "second", "third"].map(|n| log.guard(n).panics(format!("boom in {n}")));
+    let group = ex
+        .block_on(TaskGroup::scope(async move |g| {
+            for guard in guards {
+                g.spawn(async move { panic_any(guard) }).detach();
+            }
+        }))
+        .expect_err("they fail");
+    assert_eq!((group.len(), group.is_empty()), (3, false));
+    ex.block_on(async { drop(group) });
+    log.assert(&["first", "second", "third"]);
+    assert_eq!(
+        recorder.exceptions(),
+        ["boom in first", "boom in second", "boom in third"]
+    );
+}
+
+/// api.md: what a summary says of its group.
+#[test]
+fn a_summary_counts_as_its_group_does() {
+    let (ex, _) = executor();
+    let failed = ex.block_on(TaskGroup::scope(async |g| {
+        assert!(g.is_empty());
+        g.spawn(async { panic_any("boom") }).detach();
+        g.spawn(async { panic_any("boom") }).detach();
+        assert!(!g.is_empty());
+        pending::<()>().await;
+    }));
+    let failed = failed.expect_err("two failed").into_summary();
+    assert_eq!(
+        (failed.len(), failed.is_empty(), failed.is_cancelled()),
+        (2, false, false)
+    );
+    let cancelled = ex.block_on(TaskGroup::scope(async |g| {
+        g.cancel();
+        pending::<()>().await;
+    }));
+    let cancelled = cancelled.expect_err("it was cancelled").into_summary();
+    assert_eq!(
+        (
+            cancelled.len(),
+            cancelled.is_empty(),
+            cancelled.is_cancelled()
+        ),
+        (0, true, true)
+    );
+}
+
 /// P3, B094: a group that takes nobody any more drops what it is given there and then, contained.
 #[test]
 fn the_destructor_of_what_a_group_refuses_is_contained_and_told() {
