@@ -2,7 +2,6 @@
 //! is gone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::{pending, ready};
 use std::panic::panic_any;
 use std::rc::Rc;
@@ -218,67 +217,6 @@ fn spawns_and_calls_of_one_thread_begin_in_their_order() {
     });
     ex.run_until_stalled();
     assert!(LOG.take().into_iter().eq(0..2 * EACH));
-}
-
-/// Each of `threads` threads spawns `each` tasks while the executor runs; every one runs, in its thread's order, and every
-/// handle gets its value.
-fn spawn_from_many(threads: usize, each: usize) {
-    thread_local! {
-        static NEXT: RefCell<HashMap<usize, usize>> = RefCell::default();
-    }
-    let ex = Executor::new();
-    let left = Arc::new(AtomicUsize::new(threads));
-    let workers: Vec<_> = (0..threads)
-        .map(|thread| {
-            let (spawner, left) = (ex.spawner(), Arc::clone(&left));
-            thread::spawn(move || {
-                let mut sum = 0;
-                let mut handles = Vec::new();
-                for n in 0..each {
-                    let handle = spawner.spawn(move || async move {
-                        NEXT.with_borrow_mut(|next| {
-                            let next = next.entry(thread).or_default();
-                            assert_eq!(*next, n, "FIFO per thread");
-                            *next += 1;
-                        });
-                        n
-                    });
-                    handles.push(handle.unwrap());
-                    if handles.len() == 100 {
-                        sum += handles.drain(..).map(|h| h.join().unwrap()).sum::<usize>();
-                    }
-                }
-                sum += handles
-                    .into_iter()
-                    .map(|h| h.join().unwrap())
-                    .sum::<usize>();
-                if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    stop(&spawner);
-                }
-                sum
-            })
-        })
-        .collect();
-    ex.run_forever();
-    for worker in workers {
-        assert_eq!(worker.join().unwrap(), each * (each - 1) / 2);
-    }
-    let counts = counts(&ex);
-    assert_eq!(counts.spawned, (threads * each) as u64);
-    assert_eq!((counts.returned, counts.live), (counts.spawned, 0));
-}
-
-// B123; trio tr:test_TrioToken_run_sync_soon_massive_queue.
-#[test]
-fn sixteen_threads_spawn_and_nothing_is_lost() {
-    without_hanging(|| spawn_from_many(16, 2_000));
-}
-
-// The same in full: `cargo test --release --test it -- --ignored sixteen`.
-#[test]
-#[ignore = "1.6 million spawns: seconds in a release build, minutes in a debug build"]
-fn sixteen_threads_spawn_a_hundred_thousand_each_and_nothing_is_lost() {
-    spawn_from_many(16, 100_000);
 }
 
 // P7: a queue full of messages is not turned into tasks all at once.
