@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
 use mainstay::{
-    CancelHandle, ContextKind, ExceptionContext, Executor, JoinHandle, LocalHandle, current_task,
-    yield_now,
+    CancelHandle, ContextKind, ExceptionContext, Executor, JoinHandle, LocalHandle, RestartPolicy,
+    Supervisor, current_task, sleep, yield_now,
 };
 
 use crate::remote::without_hanging;
 use crate::support::{
-    Fault, Recorder, Trace, check_accounting, check_stats, holding, panic_message, poll_once,
-    poll_with, quiet, yield_n,
+    Fault, Recorder, Trace, check_accounting, check_stats, holding, on_next_record, panic_message,
+    poll_once, poll_with, quiet, yield_n,
 };
 use crate::wake::Probe;
 
@@ -30,7 +31,7 @@ use crate::wake::Probe;
 
 /// Where the executor calls user code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     /// `Future::poll` of a task.
     Poll,
     /// The destructor of a future that returned.
@@ -61,6 +62,30 @@ enum Place {
     AwaiterWake,
     /// The destructor of such a waker.
     AwaiterDrop,
+    /// `Clone` of such a waker.
+    AwaiterClone,
+    /// `Debug` of an error, in the exception handler.
+    ErrorDebug,
+    /// The logger, called by the default handler.
+    Logger,
+    /// A supervisor's own handler.
+    GroupHandler,
+    /// What makes the tasks that a supervisor restarts.
+    Factory,
+    /// A callback.
+    CallSoon,
+    /// A callback with a deadline.
+    CallLater,
+    /// The destructor of what a callback captured that is cancelled.
+    CancelledCall,
+    /// A closure from a spawner.
+    Message,
+    /// A closure from a spawner that makes a future.
+    Maker,
+    /// `Wake::wake` of a foreign waker that waits for a deadline.
+    TimerWake,
+    /// The destructor of a task-local value.
+    LocalDrop,
     /// A hook that is told of a spawn by a task.
     SpawnHook,
     /// A hook that is told that a task is about to be polled.
@@ -73,7 +98,7 @@ enum Place {
     RemovedHook,
 }
 
-const PLACES: [Place; 20] = [
+pub(crate) const PLACES: [Place; 32] = [
     Place::Poll,
     Place::ReturnedFuture,
     Place::CancelledFuture,
@@ -89,6 +114,18 @@ const PLACES: [Place; 20] = [
     Place::PayloadDrop,
     Place::AwaiterWake,
     Place::AwaiterDrop,
+    Place::AwaiterClone,
+    Place::ErrorDebug,
+    Place::Logger,
+    Place::GroupHandler,
+    Place::Factory,
+    Place::CallSoon,
+    Place::CallLater,
+    Place::CancelledCall,
+    Place::Message,
+    Place::Maker,
+    Place::TimerWake,
+    Place::LocalDrop,
     Place::SpawnHook,
     Place::BeforeHook,
     Place::AfterHook,
@@ -98,9 +135,9 @@ const PLACES: [Place; 20] = [
 
 impl Place {
     /// An executor that has what this place needs.
-    fn executor(self) -> Rc<Executor<'static>> {
+    pub(crate) fn executor(self) -> Rc<Executor<'static>> {
         let builder = Executor::builder();
-        Rc::new(
+        let ex = Rc::new(
             match self {
                 // Not while the test spawns.
                 Place::SpawnHook => builder.on_task_spawn(|_| {
@@ -111,6 +148,7 @@ impl Place {
                 Place::BeforeHook => builder.before_poll(|_| call()),
                 Place::AfterHook => builder.after_poll(|_| call()),
                 Place::DoneHook => builder.on_task_done(|_| call()),
+                Place::TimerWake => builder.virtual_clock(),
                 Place::RemovedHook => {
                     let captured = ON_DROP;
                     builder.before_poll(move |_| panic!("boom in a hook: {captured}"))
@@ -118,6 +156,20 @@ impl Place {
                 _ => builder,
             }
             .build(),
+        );
+        CLOCK.set(Rc::downgrade(&ex));
+        ex
+    }
+
+    /// Whether [`arrange`] sets the exception handler that it needs, or has none.
+    pub(crate) fn sets_a_handler(self) -> bool {
+        matches!(
+            self,
+            Place::Handler
+                | Place::ReplacedHandler
+                | Place::ErrorDisplay
+                | Place::ErrorDebug
+                | Place::Logger
         )
     }
 }
@@ -125,6 +177,8 @@ impl Place {
 thread_local! {
     /// What the next [`call`] on this thread does.
     static ACTION: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    /// The executor whose clock is to be moved.
+    static CLOCK: RefCell<Weak<Executor<'static>>> = const { RefCell::new(Weak::new()) };
 }
 
 /// Does what [`arrange`] was given, if that was not done yet.
@@ -135,32 +189,47 @@ fn call() {
     }
 }
 
-/// Does it when dropped, or when formatted.
-#[derive(Debug)]
-struct Calls {
-    when_formatted: bool,
+/// Does it at one of its calls.
+struct Calls(When);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Dropped,
+    Displayed,
+    Debugged,
+}
+
+impl Calls {
+    fn is(&self, when: When) {
+        if self.0 == when {
+            call();
+        }
+    }
 }
 
 impl fmt::Display for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.when_formatted {
-            call();
-        }
+        self.is(When::Displayed);
         f.write_str("an error")
+    }
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.is(When::Debugged);
+        f.write_str("Calls")
     }
 }
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        if !self.when_formatted {
-            call();
-        }
+        self.is(When::Dropped);
     }
 }
 
-const ON_DROP: Calls = Calls {
-    when_formatted: false,
-};
+const ON_DROP: Calls = Calls(When::Dropped);
+
+mainstay::task_local! { static LOCAL: Calls; }
 
 /// A foreign waker that does it when it is woken, or when it is dropped.
 struct CallsWaker {
@@ -183,9 +252,27 @@ impl Drop for CallsWaker {
     }
 }
 
+/// A foreign waker that does it when it is cloned.
+struct CallsWhenCloned;
+
+impl Clone for CallsWhenCloned {
+    fn clone(&self) -> Self {
+        call();
+        CallsWhenCloned
+    }
+}
+
+impl cooked_waker::WakeRef for CallsWhenCloned {
+    fn wake_by_ref(&self) {}
+}
+
+impl cooked_waker::Wake for CallsWhenCloned {
+    fn wake(self) {}
+}
+
 /// Spawns on `ex` what makes it call `action` at `place`, once, in one of the next passes. What is given back has to live
 /// until then.
-fn arrange(
+pub(crate) fn arrange(
     ex: &Executor<'static>,
     place: Place,
     action: impl FnOnce() + 'static,
@@ -252,10 +339,7 @@ fn arrange(
                 let exception = context.exception().expect("an `Err`");
                 assert!(!exception.message().is_empty());
             });
-            let error = Calls {
-                when_formatted: true,
-            };
-            ex.spawn_fallible(async move { Err::<(), _>(error) })
+            ex.spawn_fallible(async { Err::<(), _>(Calls(When::Displayed)) })
                 .detach();
         }
         Place::ErrorDrop => ex.spawn_fallible(async { Err::<(), _>(ON_DROP) }).detach(),
@@ -268,6 +352,74 @@ fn arrange(
             assert!(poll_with(&mut handle, &waker).is_pending());
             return Some(handle);
         }
+        Place::AwaiterClone => ex
+            .spawn(async {
+                let mut handle = mainstay::spawn(yield_n(1));
+                let waker = cooked_waker::IntoWaker::into_waker(Box::new(CallsWhenCloned));
+                assert!(poll_with(&mut handle, &waker).is_pending());
+                yield_n(3).await;
+            })
+            .detach(),
+        Place::ErrorDebug => {
+            ex.set_exception_handler(|_, context| assert!(!context.to_string().is_empty()));
+            ex.spawn_fallible(async { Err::<(), _>(Calls(When::Debugged)) })
+                .detach();
+        }
+        Place::Logger => {
+            ex.clear_exception_handler();
+            on_next_record(call);
+            ex.spawn_fallible(async { Err::<(), _>(Fault("told to the log")) })
+                .detach();
+        }
+        Place::GroupHandler => ex
+            .spawn(Supervisor::scope(async |group: &Supervisor| {
+                group.set_exception_handler(|_, _| call());
+                group
+                    .spawn_fallible(async { Err::<(), _>(Fault("told to the group's")) })
+                    .detach();
+            }))
+            .detach(),
+        Place::Factory => ex
+            .spawn(Supervisor::scope(async |group: &Supervisor| {
+                let make = || {
+                    call();
+                    async {}
+                };
+                group
+                    .spawn_restarting(make, RestartPolicy::on_failure().limit(0, Duration::MAX))
+                    .detach();
+            }))
+            .detach(),
+        Place::CallSoon => drop(ex.call_soon(call)),
+        Place::CallLater => drop(ex.call_later(Duration::ZERO, call)),
+        Place::CancelledCall => {
+            let captured = ON_DROP;
+            let called = ex.call_later(Duration::from_secs(60), move || {
+                unreachable!("cancelled before: {captured:?}");
+            });
+            ex.spawn(async move { assert!(called.cancel()) }).detach();
+        }
+        Place::Message => ex.spawner().call_soon(|_| call()).expect("it is there"),
+        Place::Maker => {
+            let made = ex.spawner().spawn(|| {
+                call();
+                async {}
+            });
+            made.expect("it is there").detach();
+        }
+        Place::TimerWake => {
+            ex.spawn(async {
+                let mut foreign = Box::pin(sleep(Duration::from_secs(1)));
+                let waker = Waker::from(Arc::new(CallsWaker { on_wake: true }));
+                assert!(poll_with(&mut foreign, &waker).is_pending());
+                let ex = CLOCK.with_borrow(Weak::upgrade).expect("the test holds it");
+                ex.advance(Duration::from_secs(2));
+                drop(ex);
+                yield_n(2).await;
+            })
+            .detach();
+        }
+        Place::LocalDrop => ex.spawn(LOCAL.scope(ON_DROP, yield_n(1))).detach(),
         Place::SpawnHook => ex
             .spawn(async { mainstay::spawn(async {}).detach() })
             .detach(),
@@ -279,11 +431,11 @@ fn arrange(
 }
 
 /// Drives a fresh executor until `action` was called at each place in turn, each time with its bystanders unharmed.
-fn at_every_place(action: impl Fn(&Executor<'static>, Place) + Clone + 'static) {
+pub(crate) fn at_every_place(action: impl Fn(&Executor<'static>, Place) + Clone + 'static) {
     quiet();
     for place in PLACES {
         let ex = place.executor();
-        let bystander = ex.spawn(yield_n(20));
+        let bystander = ex.spawn(yield_n(200));
         let called = Rc::new(Cell::new(0));
         let well = Rc::new(Cell::new(false));
         let succeeded = Rc::clone(&well);
@@ -314,6 +466,9 @@ fn at_every_place(action: impl Fn(&Executor<'static>, Place) + Clone + 'static) 
 fn failures_expected(place: Place) -> u64 {
     match place {
         Place::PanickedFuture
+        | Place::ErrorDebug
+        | Place::Logger
+        | Place::GroupHandler
         | Place::Handler
         | Place::ReplacedHandler
         | Place::ErrorDisplay
@@ -552,7 +707,7 @@ fn stop_is_heard_from_every_place() {
                         ex.stop();
                     }
                 });
-                let bystander = ex.spawn(yield_n(20));
+                let bystander = ex.spawn(yield_n(200));
                 ex.run_forever();
                 assert!(!bystander.is_finished(), "{place:?}: it took too long");
                 ex.run_until_stalled();
@@ -575,7 +730,7 @@ fn stop_with_is_heard_from_every_place() {
                 let ex = weak.upgrade().expect("the test holds it");
                 ex.handle().stop_with(Box::new(place));
             });
-            let bystander = ex.spawn(yield_n(20));
+            let bystander = ex.spawn(yield_n(200));
             let payload =
                 catch_unwind(AssertUnwindSafe(|| ex.run_forever())).expect_err("it unwinds");
             assert_eq!(payload.downcast_ref::<Place>(), Some(&place));

@@ -675,6 +675,21 @@ struct ThreadLog {
 
 thread_local! {
     static LOG: RefCell<Option<ThreadLog>> = const { RefCell::new(None) };
+    static NEXT_RECORD: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// Has the logger call `f` when the calling thread logs next: a logger that is user code.
+pub(crate) fn on_next_record(f: fn()) {
+    install_logger();
+    NEXT_RECORD.set(Some(f));
+}
+
+fn install_logger() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&ThreadLogger).expect("nobody else installs a logger in this binary");
+        log::set_max_level(log::LevelFilter::Trace);
+    });
 }
 
 impl log::Log for ThreadLogger {
@@ -683,6 +698,9 @@ impl log::Log for ThreadLogger {
     }
 
     fn log(&self, record: &log::Record<'_>) {
+        if let Some(call) = NEXT_RECORD.take() {
+            call();
+        }
         let panics = LOG.with_borrow(|log| log.as_ref().map(|log| log.panics));
         match panics {
             None => return,
@@ -713,11 +731,7 @@ pub(crate) struct LogCapture(());
 impl LogCapture {
     /// Begins to collect the calling thread's records.
     pub(crate) fn start() -> Self {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            log::set_logger(&ThreadLogger).expect("nobody else installs a logger in this binary");
-            log::set_max_level(log::LevelFilter::Trace);
-        });
+        install_logger();
         LOG.with_borrow_mut(|log| *log = Some(ThreadLog::default()));
         Self(())
     }

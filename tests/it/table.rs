@@ -1,4 +1,4 @@
-//! Tables in Markdown beside the tests, read by tests: `oracles.md`, `asyncio.md`.
+//! Tables in Markdown beside the tests, read by tests: `oracles.md`, `asyncio.md`, `hostile.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
