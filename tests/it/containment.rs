@@ -18,7 +18,7 @@ use mainstay::{
 
 use crate::support::{
     Boom, DropLog, EndlessPayload, Event, Fault, Guard, LogCapture, Recorder, Report, Trace,
-    WakeCount, check_accounting, counting_waker, counts, holding, in_child_ok, on_drop,
+    WakeCount, check_accounting, counting_waker, counts, holding, in_child, in_child_ok, on_drop,
     panic_message, poll_with, quiet, yield_n,
 };
 
@@ -1467,4 +1467,29 @@ fn a_root_and_a_task_that_panic_in_one_pass_are_kept_apart() {
     assert_eq!(message, "boom in the root");
     ex.run_until_stalled();
     assert_eq!(recorder.exceptions(), ["boom in the task"]);
+}
+
+// What keeps these tests honest: an assertion that fails where the executor contains it ends the process.
+#[test]
+fn an_assertion_of_a_test_is_not_contained() {
+    let this = "containment::an_assertion_of_a_test_is_not_contained";
+    for in_callback in [true, false] {
+        let place = if in_callback { "callback" } else { "task" };
+        let ended = in_child(this, &[("MAINSTAY_TEST_PLACE", place)], || {
+            quiet();
+            let ex = Executor::<'static>::new();
+            let fails = || assert!(std::hint::black_box(false));
+            let said = std::env::var("MAINSTAY_TEST_PLACE");
+            if said.is_ok_and(|place| place == "callback") {
+                ex.call_soon(fails);
+            } else {
+                ex.spawn(async move { unreachable!("on purpose") }).detach();
+            }
+            ex.run_until_stalled();
+        });
+        let Some(output) = ended else { return };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(101), "{said}");
+        assert!(said.contains("which would contain it"), "{said}");
+    }
 }

@@ -614,17 +614,24 @@ fn a_child_that_fails_when_asked_is_its_groups() {
                 panic_any("boom in clean-up")
             })
             .detach();
+        g.task()
+            .name("worse")
+            .spawn_fallible(async {
+                cancel_requested().await;
+                Err::<(), _>("no clean-up")
+            })
+            .detach();
     }));
     ex.run_until_stalled();
     ex.block_on(s.shutdown(SECOND));
     let failed = ex.block_on(parent).unwrap().unwrap_err();
     assert_eq!(
         failed.to_string(),
-        "1 failure in a group: bad: boom in clean-up"
+        "2 failures in a group: bad: boom in clean-up; worse: no clean-up"
     );
     assert!(recorder.is_empty());
     let end = settled(&ex);
-    assert_eq!((end.failed, end.retrieved, end.returned), (1, 1, 1));
+    assert_eq!((end.failed, end.retrieved, end.returned), (2, 2, 1));
 }
 
 /// The executor's own shutdown in the middle of a supervisor's leaves nobody waiting.
