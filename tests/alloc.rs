@@ -597,6 +597,63 @@ fn shrink_gives_memory_back() {
     assert_eq!(ex.block_on(async { 7 }), 7);
 }
 
+// Design section 4: an executor that shrinks, with nobody in it, is as small as when it was new: also its tables.
+#[test]
+fn an_executor_that_shrinks_is_as_small_as_a_new_one() {
+    let load = |ex: &Executor<'_>, tasks: usize| {
+        for _ in 0..tasks {
+            ex.spawn(sized::<16>()).detach();
+        }
+        ex.run_until_stalled();
+        ex.shrink();
+    };
+    alone("an_executor_that_shrinks_is_as_small_as_a_new_one", || {
+        // The endpoint's bits are never given back, and the next executor has the same endpoint.
+        load(&Executor::new(), 20_000);
+        let ex = Executor::new();
+        load(&ex, 1);
+        let before = live();
+        load(&ex, 20_000);
+        assert_eq!(live(), before);
+    });
+}
+
+// P7: a root's place is let again when its drive is over.
+#[test]
+fn a_thousand_roots_take_no_more_memory_than_one() {
+    let ex = Executor::new();
+    let drives = || (0..1_000).for_each(|_| ex.block_on(yields(1)));
+    drives();
+    let before = live();
+    drives();
+    assert_eq!(live(), before);
+}
+
+// Design section 7: what handles keep of an executor that is gone goes with the last of them.
+#[test]
+fn handles_that_outlive_their_executor_give_it_back() {
+    let life = || {
+        let ex = Executor::new();
+        ex.set_exception_handler(|_, _| {});
+        let handles: Vec<_> = (0..10).map(|_| ex.spawn(sized::<1_000>())).collect();
+        let pending: Vec<_> = (0..10).map(|_| ex.spawn(pending::<()>())).collect();
+        ex.block_on(yields(3));
+        drop(ex);
+        drop((handles, pending));
+    };
+    alone("handles_that_outlive_their_executor_give_it_back", || {
+        life();
+        life();
+        let before = live();
+        for _ in 0..40 {
+            life();
+        }
+        // Not exact, because the pool of idle endpoints grows and shrinks by the block.
+        let grown = live() - before;
+        assert!(grown < 4 << 10, "{grown} bytes after 40 lives");
+    });
+}
+
 // api.md: with a capacity, the tables are there from the start, and only pages are still to be had.
 #[test]
 fn a_capacity_spares_growing_the_tables() {

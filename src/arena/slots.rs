@@ -223,3 +223,27 @@ pub(super) const MAX_ID: u64 = (Key::<usize>::GENERATION_MASK + 1) * ((1 << 32) 
 
 /// The side record as it hangs in `extra`.
 pub(super) type SideRecord = Rc<RefCell<Extras>>;
+
+#[cfg(test)]
+mod tests {
+    use super::{ENDED, Header, Identity, MAX_ID, VACANT, vacant_vtable};
+    use crate::task::TaskId;
+    use std::panic::Location;
+    use std::ptr;
+
+    #[test]
+    fn a_header_knows_its_tenants_whole_id_and_nothing_of_the_one_before() {
+        let header = Header::vacant(7, 0);
+        for id in [1, (1 << 24) - 1, 1 << 24, (1 << 40) + 5, MAX_ID, 2] {
+            let identity = Identity::new(3, id);
+            header.occupy(identity, 0, vacant_vtable(), Location::caller());
+            assert_eq!(header.id(), TaskId::new(id));
+            assert_eq!((header.index(), header.key().executor()), (7, 3));
+            assert_eq!(header.awaiter_key(), 0);
+            header.extra.set(ptr::without_provenance_mut(99));
+            header.flags.set(ENDED);
+            header.leave(0);
+            assert!(header.has(VACANT) && header.index() == 7);
+        }
+    }
+}

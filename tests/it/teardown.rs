@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::thread;
+use std::time::Duration;
 
 use mainstay::{
     CancelHandle, ContextKind, ExceptionContext, Executor, JoinHandle, LocalHandle, Outcome,
@@ -23,6 +24,30 @@ use crate::wake::Probe;
 // ---------------------------------------------------------------------------------------------------------------------
 // What is told
 // ---------------------------------------------------------------------------------------------------------------------
+
+// P9: callbacks that are never called are dropped in the order in which they were made, whatever places they were given.
+#[test]
+fn callbacks_that_are_left_go_in_the_order_of_making() {
+    for shutdown in [false, true] {
+        let ex = Executor::builder().virtual_clock().build();
+        let log = DropLog::new();
+        let call = |name: &str| {
+            let guard = log.guard(name);
+            ex.call_later(Duration::from_secs(3600), move || drop(guard))
+        };
+        let first = call("first");
+        call("second");
+        // Its place is the third one's.
+        assert!(first.cancel());
+        ex.run_until_stalled();
+        call("third");
+        if shutdown {
+            ex.shutdown(Duration::ZERO);
+        }
+        drop(ex);
+        log.assert(&["first", "second", "third"]);
+    }
+}
 
 // B054; asyncio tk:test_log_destroyed_pending_task.
 #[test]
