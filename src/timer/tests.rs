@@ -455,6 +455,39 @@ fn a_million_can_be_armed_and_the_next_million_takes_no_more_memory() {
 }
 
 #[test]
+fn entries_of_disarmed_timers_do_not_pile_up() {
+    let now = present();
+    let mut timers = started(now, 0);
+    // It is next, so that the entries behind it are not simply taken off.
+    timers.arm(now - HOUR, 1);
+    for n in 0..1_000 {
+        let id = timers.arm(now - MS, n);
+        timers.disarm(id);
+        check(&timers);
+        assert!(
+            timers.late.len() <= LATE + 2,
+            "{} entries",
+            timers.late.len()
+        );
+    }
+    timers.shrink();
+    check(&timers);
+    assert_eq!((timers.late.len(), timers.stale), (1, 0));
+    assert_eq!(pop_all(&mut timers, now), [1]);
+
+    // The same of those that came out of a bucket.
+    let ids = [1, 2, 3].map(|n| timers.arm(now + HOUR + n * NANO, n));
+    let first = timers.pop_due(now + HOUR + NANO).expect("it is due");
+    assert_eq!((first.0, first.2), (ids[0], 1));
+    assert!(timers.disarm(ids[2]).is_some());
+    assert_eq!(timers.opened.len(), 2);
+    timers.shrink();
+    check(&timers);
+    assert_eq!(timers.opened.len(), 1);
+    assert_eq!(pop_all(&mut timers, now + 2 * HOUR), [2]);
+}
+
+#[test]
 fn a_shrunk_slab_still_lets_the_nodes_between() {
     let now = present();
     let mut timers = started(now, 0);
