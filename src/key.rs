@@ -54,6 +54,11 @@ word!(usize, 14, 24, 26);
 #[cfg(target_pointer_width = "32")]
 word!(usize, 5, 9, 18);
 
+/// The limits are low, so that tests can go beyond them (`limits/`).
+const SMALL: bool = cfg!(mainstay_small);
+/// How many different high parts the ids of tasks may have, beside their low one, which is a key's generation.
+pub(crate) const ID_ROUNDS: u64 = if SMALL { 1 << 13 } else { (1 << 32) - 1 };
+
 /// A waker's whole content: which executor, which slot, which tenant of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key<W: Word = usize>(W);
@@ -61,11 +66,23 @@ pub(crate) struct Key<W: Word = usize>(W);
 impl<W: Word> Key<W> {
     const EXECUTOR_SHIFT: u32 = W::INDEX_BITS + W::GENERATION_BITS;
     pub(crate) const INDEX_MASK: u64 = (1 << W::INDEX_BITS) - 1;
-    pub(crate) const GENERATION_MASK: u64 = (1 << W::GENERATION_BITS) - 1;
+    pub(crate) const GENERATION_MASK: u64 = if SMALL {
+        0b111
+    } else {
+        (1 << W::GENERATION_BITS) - 1
+    };
     /// Executor ids run from 1 to this.
-    pub(crate) const MAX_EXECUTOR: u32 = (1 << W::EXECUTOR_BITS) - 1;
+    pub(crate) const MAX_EXECUTOR: u32 = if SMALL {
+        3
+    } else {
+        (1 << W::EXECUTOR_BITS) - 1
+    };
     /// Slot indices run from 0 to this.
-    pub(crate) const MAX_INDEX: u32 = (1 << W::INDEX_BITS) - 1;
+    pub(crate) const MAX_INDEX: u32 = if SMALL {
+        1023
+    } else {
+        (1 << W::INDEX_BITS) - 1
+    };
 
     #[inline]
     pub(crate) fn new(executor: u32, generation: u64, index: u32) -> Self {

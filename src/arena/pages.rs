@@ -517,7 +517,7 @@ fn no_memory() -> ! {
 fn no_slots() -> ! {
     panic!(
         "mainstay: out of task slots: this executor already has {} of them; the executor is as it was before this spawn",
-        <Key>::MAX_INDEX
+        <Key>::MAX_INDEX + 1
     )
 }
 

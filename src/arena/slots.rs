@@ -22,7 +22,7 @@ use std::ptr;
 use std::rc::Rc;
 
 use crate::completion::Extras;
-use crate::key::Key;
+use crate::key::{ID_ROUNDS, Key};
 use crate::task::TaskId;
 
 use super::cell::{VTable, vacant_vtable};
@@ -219,7 +219,7 @@ impl Identity {
 }
 
 /// The last id of a task: the generation bits and 32 more, which are not all ones. What is above names roots.
-pub(super) const MAX_ID: u64 = (Key::<usize>::GENERATION_MASK + 1) * ((1 << 32) - 1) - 1;
+pub(super) const MAX_ID: u64 = (Key::<usize>::GENERATION_MASK + 1) * ID_ROUNDS - 1;
 
 /// The side record as it hangs in `extra`.
 pub(super) type SideRecord = Rc<RefCell<Extras>>;
