@@ -664,6 +664,26 @@ fn a_hundred_thousand_tasks_may_live_at_once() {
     }
 }
 
+// Design section 4: a huge future has an allocation of its own, which many indices lead to; it is one task all the same.
+#[test]
+fn a_huge_task_is_listed_and_told_once() {
+    let ex = Executor::new();
+    let recorder = Recorder::on(&ex);
+    for name in ["first", "second"] {
+        ex.task()
+            .name(name)
+            .spawn(holding([1_u8; 100_000], pending::<()>()))
+            .detach();
+    }
+    ex.task().name("small").spawn(pending::<()>()).detach();
+    ex.run_until_stalled();
+    let tasks = ex.tasks();
+    let names: Vec<&str> = tasks.iter().map(|task| task.name()).collect();
+    assert_eq!(names, ["first", "second", "small"]);
+    drop(ex);
+    assert_eq!(recorder.tasks(), ["first", "second", "small"]);
+}
+
 // Design section 4: `shrink` may be called at any time, and what lives is not touched.
 #[test]
 fn shrink_may_be_called_at_any_time() {
