@@ -374,7 +374,7 @@ fn a_request_to_end_passes_on_to_the_set() {
     ex.spawn(async move {
         let mut set = JoinSet::new();
         set.spawn(async move {
-            mainstay::cancel_requested().await;
+            cancel_requested().await;
             sleep(SECOND).await;
             drop(inner.guard("ended by itself"));
         });

@@ -790,7 +790,7 @@ fn a_failure_whose_group_ends_meanwhile_is_told_like_any_other() {
             let recorder = Recorder::on(&ex);
             let scope: Rc<RefCell<Option<Boxed>>> = Rc::default();
             let ends = Rc::clone(&scope);
-            let kept: Rc<RefCell<Option<JoinHandle<Result<(), EndsGroup>>>>> = Rc::default();
+            let kept: Rc<RefCell<Option<Child>>> = Rc::default();
             let keep = Rc::clone(&kept);
             scope.replace(Some(Box::pin(async move {
                 drop(
@@ -832,6 +832,8 @@ fn a_failure_whose_group_ends_meanwhile_is_told_like_any_other() {
         }
     }
 }
+
+type Child = JoinHandle<Result<(), EndsGroup>>;
 
 /// An error whose display ends a group.
 struct EndsGroup(Option<Rc<RefCell<Option<Boxed>>>>);

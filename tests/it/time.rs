@@ -503,7 +503,7 @@ fn a_stale_wake_calls_no_callback_early() {
     let wakers = Rc::new(RefCell::new(Vec::new()));
     for _ in 0..64 {
         let wakers = Rc::clone(&wakers);
-        ex.spawn(std::future::poll_fn(move |cx| {
+        ex.spawn(poll_fn(move |cx| {
             wakers.borrow_mut().push(cx.waker().clone());
             std::task::Poll::Ready(())
         }))
@@ -516,7 +516,7 @@ fn a_stale_wake_calls_no_callback_early() {
         ex.call_later(3_600 * SECOND, move || called.set(called.get() + 1));
     }
     let stale = wakers.take();
-    std::thread::spawn(move || stale.into_iter().for_each(std::task::Waker::wake))
+    std::thread::spawn(move || stale.into_iter().for_each(Waker::wake))
         .join()
         .expect("waking does not panic");
     ex.run_until_stalled();
