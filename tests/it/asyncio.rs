@@ -186,8 +186,7 @@ impl Code {
 
 /// Whether code has a name, as a whole word.
 fn is_word_of(code: &str, name: &str) -> bool {
-    code
-        .lines()
+    code.lines()
         .filter(|line| !line.starts_with("//"))
         .flat_map(|line| line.split(|c: char| !(c.is_alphanumeric() || c == '_')))
         .any(|word| word == name)
