@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench groups                     41 rounds
 //! cargo bench --bench groups -- --rounds 101
+//! cargo bench --bench groups -- --into benches/RESULTS.md --into README.md
 //! ```
 //!
 //! Ours (`gather`, `TaskGroup`, `JoinSet`) and tokio's (`JoinSet` on a `LocalSet`) run each as a task: panics are contained, one
@@ -10,7 +11,12 @@
 //! of all. Rounds are interleaved; what counts is the median of the ratios per round.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
 
+#[path = "compare_support/sections.rs"]
+mod sections;
+
 use std::env;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use futures_util::StreamExt;
@@ -19,6 +25,14 @@ use futures_util::stream::FuturesUnordered;
 use mainstay::{Executor, JoinSet, TaskGroup, gather};
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
+
+const HELP: &str = "A thousand tasks that belong together, beside tokio's JoinSet and futures' join_all and FuturesUnordered.
+
+Usage: cargo bench --bench groups -- [OPTIONS]
+
+  --rounds N    41 unless given
+  --into FILE   put the table also into FILE, between `<!-- groups -->` and `<!-- /groups -->`; repeatable
+  --help        this text";
 
 const TASKS: u64 = 1_000;
 const REPEAT: u32 = 20;
@@ -106,13 +120,64 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn main() {
-    let args: Vec<String> = env::args().collect();
-    let rounds = args
-        .iter()
-        .position(|arg| arg == "--rounds")
-        .and_then(|at| args.get(at + 1)?.parse().ok())
-        .unwrap_or(41);
+struct Options {
+    rounds: usize,
+    into: Vec<PathBuf>,
+}
+
+/// What the command line asks for; `None`: the help.
+fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    let mut options = Options {
+        rounds: 41,
+        into: Vec::new(),
+    };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            // Cargo's own.
+            "--bench" => {}
+            "--help" | "-h" => return Ok(None),
+            "--rounds" => {
+                options.rounds = value()?
+                    .parse()
+                    .ok()
+                    .filter(|rounds| *rounds > 0)
+                    .ok_or("--rounds needs a number from 1 on")?;
+            }
+            "--into" => options
+                .into
+                .push(sections::from_where_cargo_was_started(&value()?)),
+            _ => return Err(format!("{arg}: no such option; see --help")),
+        }
+    }
+    Ok(Some(options))
+}
+
+fn main() -> ExitCode {
+    let options = match options(env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    let table = measure(options.rounds);
+    println!("{table}");
+    for file in &options.into {
+        if let Err(why) = sections::put_into(file, &[("groups".to_owned(), table.clone())]) {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Measures all; gives the table.
+fn measure(rounds: usize) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime can be made");
@@ -156,14 +221,16 @@ fn main() {
                 .fold(f64::MAX, f64::min)
         })
         .collect();
-    println!("| a thousand of | ns per task | of the best that is not ours |");
-    println!("|---|---:|---:|");
+    let mut table = String::from(
+        "| a thousand tasks in | ns per task | of the best that is not ours |\n|---|---:|---:|\n",
+    );
     for (at, (name, _)) in workloads.iter().enumerate() {
         let ratios = times[at].iter().zip(&best).map(|(own, best)| own / best);
-        println!(
-            "| {name} | {:.1} | {:.2} |",
+        table += &format!(
+            "| {name} | {:.1} | {:.2} |\n",
             median(times[at].clone()),
             median(ratios.collect())
         );
     }
+    table
 }
