@@ -226,6 +226,78 @@ fn child(n: Option<u32>) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// The arena by itself
+// ---------------------------------------------------------------------------------------------------------------------
+
+/// What a spawn allocates is the arena's own, and the standard library's abort is no answer there: whichever of these fails,
+/// the spawn panics, at the caller, and everything is as it was.
+#[test]
+fn a_spawn_without_memory_panics_at_its_caller_and_changes_nothing() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<&str>();
+        if !text.is_some_and(|text| text.contains("out of memory")) {
+            return usual(panic);
+        }
+        let place = panic.location().expect("a panic has a place").file();
+        assert!(place.ends_with("starved.rs"), "it blames {place}");
+    }));
+    let mut failures = 0;
+    for n in 0.. {
+        let ex = Executor::new();
+        let alive = Rc::new(Cell::new(0));
+        let mut handles = Vec::with_capacity(1_000);
+        let mut left = Some(n);
+        let mut spawn = |pad: usize| {
+            let guard = Guard::new(&alive);
+            let before = ex.stats();
+            // Allocations count in the spawn alone.
+            let spawned = match pad {
+                0 => starving(|| {
+                    LEFT.set(left);
+                    ex.spawn(async move { drop(guard) })
+                }),
+                300 => starving(|| {
+                    LEFT.set(left);
+                    ex.spawn(holding(guard, [0_u8; 300]))
+                }),
+                _ => starving(|| {
+                    LEFT.set(left);
+                    ex.spawn(holding(guard, [0_u8; 40_000]))
+                }),
+            };
+            left = LEFT.replace(None);
+            if spawned.is_none() {
+                assert_eq!(ex.stats(), before, "it was not spawned");
+            }
+            handles.extend(spawned);
+        };
+        (0..600).for_each(|_| spawn(0));
+        (0..100).for_each(|_| spawn(300));
+        (0..10).for_each(|_| spawn(40_000));
+        let all = handles.len() == 710;
+        assert!(handles.len() >= 709, "one failure costs one spawn");
+        assert_eq!(alive.get(), i64::try_from(handles.len()).expect("few"));
+        ex.run_until_stalled();
+        assert!(handles.iter().all(JoinHandle::is_finished));
+        drop(handles);
+        drop(ex);
+        assert_eq!(alive.get(), 0);
+        if all {
+            break;
+        }
+        failures += 1;
+    }
+    drop(panic::take_hook());
+    assert!(failures > 20, "{failures}: too few to show anything");
+}
+
+async fn holding<T>(guard: Guard, pad: T) {
+    yield_now().await;
+    drop((guard, pad));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // The parent
 // ---------------------------------------------------------------------------------------------------------------------
 

@@ -306,7 +306,7 @@ impl Arena {
 
     // --- waking -----------------------------------------------------------------------------------------------------
 
-    /// Wakes at home between two drives go through the endpoint: what is spawned after them comes after them (P9).
+    /// What other threads have woken between two drives comes before what is spawned after that (P9).
     #[cold]
     pub(crate) fn take_remote_wakes_between_drives(&self) {
         if !self.driven.get() {
