@@ -42,6 +42,8 @@ pub(crate) enum Op {
     Wait,
     Sleep(u8),
     Await(u8),
+    /// Until it is asked to end.
+    Listen,
     /// Ends a fallible task with an `Err`, another one with its value.
     Fail,
 }
@@ -63,6 +65,8 @@ pub(crate) enum Step {
     /// `block_on` a sleep of so many ms.
     BlockOn(u8),
     Advance(u8),
+    /// With so many ms of grace.
+    Shutdown(u8),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +95,8 @@ impl Program {
 
 /// How many ops one program does at most, so that none goes on for ever.
 pub(crate) const FUEL: u32 = 300;
+/// How many ops are left at most when a shutdown begins: fewer than the rounds after which it refuses tasks.
+pub(crate) const LAST_FUEL: u32 = 60;
 
 /// Who acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +120,7 @@ pub(crate) enum Flow {
     Wait,
     Sleep(u8),
     Await(usize),
+    Listen,
 }
 
 /// What ops can do. One implementation is the library, the other the reference.
@@ -219,8 +226,9 @@ pub(crate) fn run(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -
                     }
                 }
             }
+            Op::Listen if in_task => return Flow::Listen,
             Op::Fail if in_task => return Flow::Fail,
-            Op::Yield | Op::Wait | Op::Sleep(_) | Op::Await(_) | Op::Fail => {}
+            Op::Listen | Op::Yield | Op::Wait | Op::Sleep(_) | Op::Await(_) | Op::Fail => {}
         }
     }
     Flow::End
@@ -299,7 +307,8 @@ impl<C: Choices> Random<C> {
             30..=32 => Op::Yield,
             33 | 34 => Op::Wait,
             35 => Op::Sleep(self.byte()),
-            36..=38 => Op::Await(self.byte()),
+            36 | 37 => Op::Await(self.byte()),
+            38 => Op::Listen,
             _ => Op::Fail,
         }
     }
@@ -320,12 +329,13 @@ impl<C: Choices> Random<C> {
                 })
                 .collect(),
             steps: (0..steps)
-                .map(|_| match self.below(10) {
+                .map(|_| match self.below(11) {
                     0..=3 => Step::Do(self.byte()),
                     4..=6 => Step::Tick(self.below(6) + 1),
                     7 => Step::UntilStalled,
                     8 => Step::BlockOn(self.below(8) + 1),
-                    _ => Step::Advance(self.below(8) + 1),
+                    9 => Step::Advance(self.below(8) + 1),
+                    _ => Step::Shutdown(self.below(8)),
                 })
                 .collect(),
         }

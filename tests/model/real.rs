@@ -15,7 +15,7 @@ use mainstay::{
     JoinError, JoinHandle, LocalHandle, Outcome, Progress, ReportPolicy, Sleep, TaskId,
 };
 
-use super::language::{FUEL, Flow, Op, Program, Step, Who, World, run};
+use super::language::{FUEL, Flow, LAST_FUEL, Op, Program, Step, Who, World, run};
 
 /// What a script panics with.
 pub(crate) struct Boom;
@@ -134,6 +134,7 @@ enum Mode {
     Waiting,
     Sleeping(Pin<Box<Sleep>>),
     Awaiting(usize, Handle),
+    Listening(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 impl Task {
@@ -151,6 +152,11 @@ impl Task {
                 }
                 Mode::Sleeping(sleep) => {
                     if sleep.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                Mode::Listening(request) => {
+                    if request.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
                 }
@@ -186,6 +192,9 @@ impl Task {
                 Flow::Sleep(ms) => {
                     let sleep = mainstay::sleep(Duration::from_millis(ms.into()));
                     self.mode = Mode::Sleeping(Box::pin(sleep));
+                }
+                Flow::Listen => {
+                    self.mode = Mode::Listening(Box::pin(mainstay::cancel_requested()));
                 }
                 Flow::Await(other) => {
                     let handle = world.0.handles.borrow_mut()[other].take();
@@ -513,6 +522,17 @@ pub(crate) fn play(program: &Program) -> Vec<String> {
                 });
                 let word = if done.is_ok() { "done" } else { "stopped" };
                 world.say(format!("root: {word}"));
+            }
+            Step::Shutdown(ms) => {
+                table.fuel.set(table.fuel.get().min(LAST_FUEL));
+                let report = executor.shutdown(Duration::from_millis(ms.into()));
+                world.say(format!(
+                    "finished {} failed {} cancelled {} dropped {}",
+                    report.finished(),
+                    report.failed(),
+                    report.cancelled(),
+                    report.dropped()
+                ));
             }
             Step::Advance(ms) => executor.advance(Duration::from_millis(ms.into())),
         }

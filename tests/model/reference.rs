@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::language::{FUEL, Flow, Op, Program, Step, Who, World, run};
+use super::language::{FUEL, Flow, LAST_FUEL, Op, Program, Step, Who, World, run};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -20,6 +20,7 @@ enum Mode {
     Waiting,
     Sleeping,
     Awaiting(usize),
+    Listening,
 }
 
 /// Where a task's handle is.
@@ -47,6 +48,10 @@ struct Task {
     claimed: bool,
     taken: bool,
     cancel: bool,
+    /// It was asked to end.
+    requested: bool,
+    /// It has wanted to know whether it is.
+    asks: bool,
     told: bool,
     read: bool,
     /// It has callbacks, or a reason: it is settled when the loop settles.
@@ -136,6 +141,7 @@ pub(crate) struct Model<'a> {
     token: bool,
     driven: bool,
     closed: bool,
+    shutting: bool,
     stopping: bool,
     settling: bool,
     burying: bool,
@@ -198,6 +204,8 @@ impl World for Model<'_> {
             claimed: !refused,
             taken: refused,
             cancel: false,
+            requested: self.shutting,
+            asks: false,
             told: false,
             read: false,
             aside: false,
@@ -456,6 +464,7 @@ impl<'a> Model<'a> {
             token: false,
             driven: false,
             closed: false,
+            shutting: false,
             stopping: false,
             settling: false,
             burying: false,
@@ -509,6 +518,7 @@ impl<'a> Model<'a> {
                     self.end_drive(polls);
                 }
                 Step::BlockOn(ms) => self.block_on(ms),
+                Step::Shutdown(ms) => self.shutdown(ms),
                 Step::Advance(ms) => {
                     self.now += u64::from(ms);
                     self.prod();
@@ -682,6 +692,7 @@ impl<'a> Model<'a> {
                 .iter()
                 .any(|timer| timer.2 == Target::Task(task)),
             Mode::Awaiting(other) => self.poll_handle(task, other),
+            Mode::Listening => self.tasks[task].requested,
         };
         let end = if ready {
             self.tasks[task].mode = Mode::Go;
@@ -735,6 +746,14 @@ impl<'a> Model<'a> {
                     self.tasks[task].mode = Mode::Sleeping;
                     self.arm(ms, Target::Task(task));
                     return None;
+                }
+                Flow::Listen => {
+                    self.tasks[task].asks = true;
+                    self.tasks[task].aside = true;
+                    if !self.tasks[task].requested {
+                        self.tasks[task].mode = Mode::Listening;
+                        return None;
+                    }
                 }
                 Flow::Await(other) => {
                     self.tasks[other].place = Place::Out;
@@ -806,6 +825,92 @@ impl<'a> Model<'a> {
         self.say(format!("root: {}", if done { "done" } else { "stopped" }));
     }
 
+    /// All are asked to end, run on while one that asks is live, and are dropped.
+    fn shutdown(&mut self, grace: u8) {
+        self.fuel = self.fuel.min(LAST_FUEL);
+        self.driven = true;
+        let end = self.now + u64::from(grace);
+        let ends = |this: &Self| {
+            let c = &this.counts;
+            (c.returned, c.failed, c.cancelled)
+        };
+        let before = ends(self);
+        self.settle_all();
+        self.shutting = true;
+        for task in self.live() {
+            self.tasks[task].requested = true;
+            if self.tasks[task].mode == Mode::Listening {
+                self.wake_task(task);
+            }
+        }
+        loop {
+            let spawned = self.counts.spawned;
+            self.look_at_clock();
+            self.pass(ALL);
+            let asking = self.live().iter().any(|task| self.tasks[*task].asks);
+            let newcomers = self.counts.spawned != spawned;
+            if !asking && !newcomers || self.stopping || end <= self.now {
+                break;
+            }
+            if asking && !self.has_work() {
+                self.look_at_clock();
+                if !self.has_work() {
+                    let next = self.timers.iter().map(|timer| timer.0).min();
+                    self.now = self.now.max(next.map_or(end, |next| next.min(end)));
+                }
+            }
+        }
+        let in_time = ends(self);
+        loop {
+            for task in self.live() {
+                self.ask_cancel(task);
+                self.settle_all();
+            }
+            for call in 0..self.calls.len() {
+                self.disarm(Target::Call(call));
+            }
+            for call in 0..self.calls.len() {
+                self.calls[call].over = true;
+            }
+            self.settle_all();
+            self.run_all_late();
+            if self.live().is_empty() && self.calls.iter().all(|call| call.over) {
+                break;
+            }
+        }
+        let after = ends(self);
+        self.shutting = false;
+        self.stopping = false;
+        self.driven = false;
+        self.say(format!(
+            "finished {} failed {} cancelled {} dropped {}",
+            after.0 - before.0,
+            after.1 - before.1,
+            in_time.2 - before.2,
+            after.2 - in_time.2
+        ));
+    }
+
+    fn live(&self) -> Vec<usize> {
+        (0..self.tasks.len())
+            .filter(|task| self.tasks[*task].end.is_none())
+            .collect()
+    }
+
+    fn run_all_late(&mut self) {
+        for _ in 0..1_000 {
+            if self.late.is_empty() {
+                break;
+            }
+            for calls in std::mem::take(&mut self.late) {
+                self.tasks[calls.task].late = false;
+                self.items.push_back(Item::Calls(calls));
+            }
+            self.settle();
+            self.settle_all();
+        }
+    }
+
     fn close(&mut self) {
         self.driven = true;
         self.closed = true;
@@ -839,17 +944,7 @@ impl<'a> Model<'a> {
         self.stopping = false;
         for _ in 0..1_000 {
             self.settle_all();
-            for _ in 0..1_000 {
-                if self.late.is_empty() {
-                    break;
-                }
-                for calls in std::mem::take(&mut self.late) {
-                    self.tasks[calls.task].late = false;
-                    self.items.push_back(Item::Calls(calls));
-                }
-                self.settle();
-                self.settle_all();
-            }
+            self.run_all_late();
             let unread: Vec<usize> = (0..self.tasks.len())
                 .filter(|task| self.is_unread(*task))
                 .collect();
@@ -1104,7 +1199,9 @@ impl<'a> Model<'a> {
 
     fn finish(&mut self, task: usize, also: bool) -> Option<Calls> {
         let end = self.tasks[task].end.expect("it has ended");
-        if end == End::Failed && !self.program.if_unretrieved {
+        if end == End::Failed && self.shutting {
+            self.report_task(task, "Shutdown");
+        } else if end == End::Failed && !self.program.if_unretrieved {
             self.report_task(task, "TaskFailed");
         }
         let queue: VecDeque<usize> = std::mem::take(&mut self.tasks[task].callbacks).into();
