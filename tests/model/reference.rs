@@ -135,8 +135,7 @@ pub(crate) struct Model<'a> {
     callbacks: Vec<Callback>,
     calls: Vec<Call>,
     queue: VecDeque<Entry>,
-    /// Wakes between drives, and cancels.
-    outside: Vec<usize>,
+    /// Cancelled between drives.
     doomed: Vec<Entry>,
     token: bool,
     driven: bool,
@@ -188,9 +187,6 @@ impl World for Model<'_> {
         self.say(format!("spawn {n}"));
         let aside = !self.driven || self.closed;
         let refused = self.closed && !self.driven;
-        if aside && !refused {
-            self.take_outside();
-        }
         self.tasks.push(Task {
             script,
             fallible,
@@ -262,14 +258,8 @@ impl World for Model<'_> {
             return None;
         }
         self.tasks[task].woken = true;
-        if self.driven {
-            self.wake_task(task);
-        } else {
-            if !self.outside.contains(&task) {
-                self.outside.push(task);
-            }
-            self.token = true;
-        }
+        self.wake_task(task);
+        self.prod();
         Some(())
     }
 
@@ -459,7 +449,6 @@ impl<'a> Model<'a> {
             callbacks: Vec::new(),
             calls: Vec::new(),
             queue: VecDeque::new(),
-            outside: Vec::new(),
             doomed: Vec::new(),
             token: false,
             driven: false,
@@ -569,14 +558,6 @@ impl<'a> Model<'a> {
         }
     }
 
-    fn take_outside(&mut self) {
-        if !self.driven {
-            for task in std::mem::take(&mut self.outside) {
-                self.wake_task(task);
-            }
-        }
-    }
-
     fn has_work(&self) -> bool {
         !self.queue.is_empty()
             || !self.items.is_empty() && !self.settling
@@ -594,9 +575,6 @@ impl<'a> Model<'a> {
 
     fn look_around(&mut self) {
         if std::mem::take(&mut self.token) {
-            for task in std::mem::take(&mut self.outside) {
-                self.wake_task(task);
-            }
             for entry in std::mem::take(&mut self.doomed) {
                 self.bury(entry);
             }
@@ -1024,9 +1002,6 @@ impl<'a> Model<'a> {
 
     fn make_call(&mut self, script: u8) {
         let over = self.closed;
-        if !over {
-            self.take_outside();
-        }
         self.calls.push(Call {
             script,
             queued: false,
