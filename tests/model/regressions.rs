@@ -71,5 +71,34 @@ pub(crate) fn all() -> Vec<Program> {
             ],
             &[Step::Do(0), Step::Tick(1), Step::Tick(2)],
         ),
+        // Who was woken between drives has its turn before those whom a shutdown wakes.
+        program(
+            false,
+            &[
+                (&[], &[]),
+                (&[Op::Listen], &[]),
+                (&[Op::Wait], &[]),
+                (
+                    &[
+                        Op::Spawn {
+                            script: 1,
+                            fallible: true,
+                        },
+                        Op::Spawn {
+                            script: 2,
+                            fallible: false,
+                        },
+                    ],
+                    &[],
+                ),
+                (&[Op::Wake(1)], &[]),
+            ],
+            &[
+                Step::Do(3),
+                Step::BlockOn(4),
+                Step::Do(4),
+                Step::Shutdown(6),
+            ],
+        ),
     ]
 }
