@@ -171,7 +171,8 @@ impl<'a> Driven<'a> {
     pub(crate) fn rest(&self) -> Option<TaskRef> {
         let slot = self.arena.front.running()?;
         self.arena.front.set_running(None);
-        // SAFETY: no user code has run since its poll, so that its memory is still a slot's.
+        // SAFETY: no user code but that of its poll has run since the front names it, so that its memory is still a slot's:
+        // whoever calls other code takes it off first (see above).
         let header = unsafe { slot.as_ref() };
         let flags = header.flags.get();
         (flags & (CANCEL | ENDED) == CANCEL).then(|| reference(header))

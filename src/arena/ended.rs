@@ -10,8 +10,8 @@ use crate::unwind::{Panic, bury, catch, catch_drop};
 
 use super::record::{info_of, make_extras, reference};
 use super::slots::{
-    ASKS, BACKGROUND, BORROWS, CALL, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, MEMBER, PINNED,
-    READ, STORED, TOLD, WATCHED,
+    ASKS, BACKGROUND, BORROWS, CALL, CANCELLED, CLAIMED, EXTRAS, FAILED, Header, LATE, MEMBER,
+    PINNED, READ, STORED, TOLD, WATCHED,
 };
 use super::{Arena, Dropped, TaskRef};
 
@@ -62,13 +62,21 @@ impl<'a> Ended<'a> {
         !self.header().has(Self::UNPLAIN)
     }
 
+    /// Whether it is [plain](Self::is_plain) now that user code has run since it ended: that may have given up the handle, or
+    /// added to the side record.
+    #[inline]
+    pub(crate) fn is_still_plain(&self) -> bool {
+        let header = self.header();
+        !header.has(Self::UNPLAIN | LATE) && (header.has(CLAIMED) || !header.has(STORED))
+    }
+
     pub(super) const UNPLAIN: u32 = FAILED | EXTRAS | BACKGROUND | CALL | ASKS | MEMBER | WATCHED;
 
     /// Makes the outcome of a [plain](Self::is_plain) task takeable, or frees the slot if nobody can take it.
     #[inline]
     pub(crate) fn publish(self) -> Awaiter {
         let header = self.header();
-        debug_assert!(self.is_plain());
+        debug_assert!(self.is_still_plain());
         header.clear(PINNED);
         if header.has(CLAIMED) {
             let key = header.awaiter_key();
@@ -78,7 +86,8 @@ impl<'a> Ended<'a> {
             header.set_awaiter_key(0);
             return Awaiter::Key(key);
         }
-        // Without a claim the output was dropped as it came (`cell::returned`).
+        // Without a claim there is no output: it was dropped as it came (`cell::returned`), and no user code has run since, or
+        // it was looked at again (`is_still_plain`).
         self.arena.vacate(self.slot);
         Awaiter::Nobody
     }

@@ -57,7 +57,7 @@ use crate::locals::Locals;
 use crate::remote::endpoint::Endpoint;
 use crate::remote::table;
 use crate::task::{TaskId, TaskInfo};
-use crate::unwind::{Panic, bury};
+use crate::unwind::{Panic, bury, catch_drop};
 use crate::wide::Wide;
 
 use cell::{Judge, Plain, Typed, store_future};
@@ -676,11 +676,15 @@ impl Arena {
         };
         // Callbacks and a foreign awaiter were taken out before (by the token, under `catch`); what remains is ours. So were
         // the task-local values, but for where no scheduler comes to it any more.
-        for locals in take_locals(&record).into_iter().flatten() {
+        let [inherited, ended_in] = take_locals(&record).map(|locals| {
             // User code: Drop of task-local values.
-            if let Err(panic) = locals.release() {
-                drop(bury(panic));
-            }
+            locals.map_or(Ok(()), Locals::release)
+        });
+        // Ours, as said, but for what a foreign waker's clone has put there after the end.
+        // User code: Drop of a foreign waker.
+        let dropped = [inherited, ended_in, catch_drop(record)];
+        for panic in dropped.into_iter().filter_map(Result::err) {
+            drop(bury(panic));
         }
     }
 

@@ -158,9 +158,10 @@ impl Table {
     ///
     /// The frames stay where they are until this is called again or the table is no longer used, and each leads to
     /// headers that live as long.
-    unsafe fn publish(&self, frames: &[Frame]) {
-        self.frames.set(frames.as_ptr());
-        self.len.set(frames.len());
+    // No slice: its pointer would be good for nothing after the next change of a frame in place.
+    unsafe fn publish(&self, frames: *const Frame, len: usize) {
+        self.frames.set(frames);
+        self.len.set(len);
     }
 }
 
@@ -302,8 +303,8 @@ impl Pages {
     fn reserve_frames(&self, count: usize, front: &Front, endpoint: &Endpoint) {
         let mut store = self.store.borrow_mut();
         let missing = count.saturating_sub(store.idle.len());
-        let len = store.frames.len() + missing;
-        let slots = len * FRAME;
+        let len = store.frames.len().saturating_add(missing);
+        let slots = len.saturating_mul(FRAME);
         let bound = match u32::try_from(slots) {
             Ok(bound) if bound <= <Key>::MAX_INDEX + 1 => bound,
             _ => {
@@ -342,9 +343,13 @@ impl Pages {
     }
 
     fn publish(store: &Store, front: &Front) {
-        // SAFETY: the frames belong to `store` and lead to headers of its pages; every change of them is published here
-        // before anybody looks, and the arena drops its pages and its front together.
-        unsafe { front.table.publish(&store.frames) };
+        // SAFETY: the frames belong to `store` and lead to headers of its pages; whenever they move or are more or fewer this is
+        // called before anybody looks, and the arena drops its pages and its front together.
+        unsafe {
+            front
+                .table
+                .publish(store.frames.as_ptr(), store.frames.len())
+        };
     }
 
     /// A slot with an allocation of its own, for what is huge or oddly aligned. All 16 indices of its frame lead to it;

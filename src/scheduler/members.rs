@@ -44,10 +44,17 @@ impl Scheduler {
         let left = ended
             .take_membership()
             .map(|membership| self.leave(membership, end, None));
-        if let Awaiter::Key(key) = ended.publish() {
-            waker::wake_key(key);
+        // What has just left the group may have called foreign wakers, who may have done anything to the handle.
+        if ended.is_still_plain() {
+            if let Awaiter::Key(key) = ended.publish() {
+                waker::wake_key(key);
+            }
+            return self.wake_left(left, None);
         }
-        self.wake_left(left, None);
+        let pinned = ended.pin();
+        let info = pinned.info();
+        self.publish(pinned, &info);
+        self.wake_left(left, Some(&info));
     }
 
     /// A task has failed: its group is told, if it has one.

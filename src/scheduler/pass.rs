@@ -5,6 +5,7 @@ use std::task::Context;
 
 use crate::arena::TaskRef;
 use crate::arena::driven::{Driven, Polled, Ready};
+use crate::arena::front::with_current;
 use crate::report::ContextKind;
 use crate::unwind::Panic;
 use crate::waker;
@@ -159,7 +160,9 @@ impl Scheduler {
             Polled::Gone => self.returned(driven),
             Polled::Stored(awaiter) => {
                 self.returned(driven);
-                if awaiter != 0 {
+                if awaiter != 0 && !with_current(|front| front.wake(awaiter)) {
+                    // Another executor's: its hook and its hosts' wakers are user code.
+                    let _ = driven.rest();
                     waker::wake_key(awaiter);
                 }
             }

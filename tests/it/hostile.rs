@@ -249,6 +249,97 @@ fn a_handle_made_at_the_very_end_of_the_executors_drop_may_be_used() {
     });
 }
 
+thread_local! {
+    /// For hooks, which must be `Send`.
+    static HOOKED: RefCell<Vec<Rc<Executor<'static>>>> = const { RefCell::new(Vec::new()) };
+}
+
+// Soundness: the wake of another executor's task, which had awaited one that just returned, called a hook while the one that
+// had returned still counted as running. The hook had it taken and its memory given back.
+#[test]
+fn a_wake_hook_finds_no_task_running_that_has_returned() {
+    let (home, other) = (Rc::new(Executor::new()), Rc::new(Executor::new()));
+    HOOKED.replace(vec![Rc::clone(&home), Rc::clone(&other)]);
+    let pad = black_box([7_u8; 700]);
+    let handle = home.spawn(async move {
+        yield_now().await;
+        black_box(pad)[0]
+    });
+    let taken = Rc::new(Cell::new(0));
+    let takes = Rc::clone(&taken);
+    let awaiting = async move {
+        takes.set(handle.await.unwrap());
+        HOOKED.with_borrow(|all| all[0].shrink());
+    };
+    other.spawn(awaiting).detach();
+    other.run_until_stalled();
+    let hooked = Arc::new(AtomicUsize::new(0));
+    let calls = Arc::clone(&hooked);
+    other.on_wake(move || {
+        calls.fetch_add(1, Ordering::SeqCst);
+        assert!(current_task().is_none(), "it has returned");
+        let other = HOOKED.with_borrow(|all| all.get(1).cloned());
+        other.expect("set above").run_until_stalled();
+        assert!(current_task().is_none());
+    });
+    home.run_until_stalled();
+    HOOKED.take();
+    assert_eq!((taken.get(), hooked.load(Ordering::SeqCst)), (7, 1));
+    assert_eq!((home.stats().reports, other.stats().reports), (0, 0));
+    check_accounting(&home);
+    check_accounting(&other);
+}
+
+// Soundness: between the end of a group's member and the publishing of its outcome, a foreign waker that waited for room in the
+// group gave up the handle, or made a side record. The outcome was lost, or the record's address taken for a key.
+#[test]
+fn a_waker_that_waits_for_room_may_do_anything_to_the_member_that_makes_it() {
+    type Held = RefCell<Option<JoinHandle<Guard>>>;
+    struct Meddles(fn(&Held));
+    thread_local! {
+        static HELD: Held = const { RefCell::new(None) };
+    }
+    impl Wake for Meddles {
+        fn wake(self: Arc<Self>) {
+            HELD.with(|held| (self.0)(held));
+        }
+    }
+    let ways: [fn(&Held); 5] = [
+        |held| drop(held.take()),
+        |held| drop(held.borrow().as_ref().expect("held").cancel_handle()),
+        |held| {
+            let handle = &mut *held.borrow_mut();
+            assert!(poll_once(handle.as_mut().expect("held")).is_pending());
+        },
+        |held| {
+            let handle = held.borrow();
+            handle.as_ref().expect("held").add_done_callback(|_| {});
+        },
+        |held| assert!(!held.borrow().as_ref().expect("held").cancel()),
+    ];
+    for (way, meddle) in ways.into_iter().enumerate() {
+        let ex = Executor::new();
+        let log = DropLog::new();
+        let guard = log.guard("output");
+        ex.block_on(async {
+            let group = Supervisor::new();
+            group.limit(1);
+            HELD.with(|held| held.replace(Some(group.spawn(async move { guard }))));
+            let mut room = Box::pin(group.room());
+            let waker = Waker::from(Arc::new(Meddles(meddle)));
+            assert!(poll_with(&mut room, &waker).is_pending());
+            yield_n(4).await;
+            let held = HELD.with(RefCell::take);
+            assert_eq!(held.is_none(), way == 0);
+            assert_eq!(log.len(), usize::from(way == 0), "way {way}");
+            drop(held.map(|mut handle| handle.result().expect("finished").expect("returned")));
+        });
+        log.assert(&["output"]);
+        assert_eq!(ex.stats().reports, 0);
+        check_accounting(&ex);
+    }
+}
+
 // Soundness: what ends last, the executor, a task that is being dropped or a handle, takes the arena with it, and nothing
 // before. The destructor of a task, which nobody may hold, drops the executor, while other handles are about.
 #[test]
