@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::arena::cell::{Fallible, Judge, Plain};
-use crate::arena::fresh_id;
+use crate::arena::insert::fresh_id;
 use crate::context::LocalHandle;
 use crate::remote::handover::Handover;
 use crate::remote_handle::RemoteHandle;

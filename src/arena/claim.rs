@@ -87,7 +87,7 @@ impl<T> Claim<T> {
 
     /// A claim to nothing: it reads as a task that was cancelled before it began, for this reason.
     pub(crate) fn cancelled(name: Option<Arc<str>>, reason: &'static str) -> Self {
-        let id = super::fresh_id();
+        let id = super::insert::fresh_id();
         let mut claim = Claim::nothing();
         claim.leave(Remains {
             id,

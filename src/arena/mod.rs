@@ -35,6 +35,8 @@ pub(crate) mod claim;
 pub(crate) mod driven;
 pub(crate) mod ended;
 pub(crate) mod front;
+pub(crate) mod insert;
+mod looking;
 mod member;
 pub(crate) mod owner;
 mod pages;
@@ -45,42 +47,27 @@ mod slots;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::marker::PhantomData;
-use std::ops::Range;
-use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::rc::{Rc, Weak};
 
 use crate::completion::Extras;
-use crate::key::Key;
 use crate::locals::Locals;
 use crate::remote::endpoint::Endpoint;
 use crate::remote::table;
-use crate::task::{TaskId, TaskInfo};
+use crate::task::TaskId;
 use crate::unwind::{Panic, bury, catch_drop};
 use crate::wide::Wide;
 
-use cell::{Judge, Plain, Typed, store_future};
-use claim::Claim;
 use driven::Driven;
 use ended::Pinned;
 use front::Front;
-use owner::{Gate, Opened, foreign_gate};
 use pages::Pages;
-use record::{awaiting, info_of, is_awaited_by, make_extras, reference, take_extras};
+use record::{make_extras, take_extras};
 use roots::Root;
 use slots::{
-    BACKGROUND, CALL, CANCEL, CLAIMED, ENDED, EXTRAS, FAILED, HELD_BACK, Header, Identity, LATE,
-    MAX_ID, MEMBER, PINNED, QUEUED, READ, RUNNING, STORED, TOLD, VACANT, WATCHED, WOKEN,
+    CALL, CANCEL, CLAIMED, ENDED, EXTRAS, HELD_BACK, Header, LATE, MEMBER, PINNED, QUEUED, RUNNING,
+    STORED, VACANT, WATCHED,
 };
-
-/// Ids are handed out in blocks, so that a spawn is not an atomic operation. All ids of one have the same high part.
-const ID_BLOCK: u64 = if Key::<usize>::GENERATION_MASK < 1 << 12 {
-    Key::<usize>::GENERATION_MASK + 1
-} else {
-    1 << 12
-};
-static NEXT_ID: Wide = Wide::new(1);
 
 /// A task named by its id; its index says where to look. Checked at every use, so a stale one names nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,82 +215,6 @@ impl Arena {
         self.pages.reserve(tasks, &self.front, self.endpoint);
     }
 
-    // --- spawning ---------------------------------------------------------------------------------------------------
-
-    /// Leave to insert what borrows nothing.
-    pub(crate) fn static_gate(&self) -> Gate<'static> {
-        Gate {
-            serial: self.serial,
-            flags: 0,
-            _env: PhantomData,
-        }
-    }
-
-    /// Sees that a gate is of this arena.
-    #[inline]
-    pub(crate) fn open<'env>(&self, gate: Gate<'env>) -> Opened<'_, 'env> {
-        if gate.serial != self.serial {
-            foreign_gate();
-        }
-        Opened {
-            arena: self,
-            flags: gate.flags,
-            _env: PhantomData,
-        }
-    }
-
-    /// Inserts a task whose id was taken before. It is ready.
-    #[track_caller]
-    pub(crate) fn insert_as<F, J>(
-        &self,
-        id: TaskId,
-        future: F,
-        location: &'static Location<'static>,
-    ) -> Claim<F::Output>
-    where
-        F: Future + 'static,
-        J: Judge<F::Output>,
-    {
-        let identity = Identity::new(self.executor(), id.get());
-        self.open(self.static_gate())
-            .insert_task::<F, J>(identity, future, location)
-    }
-
-    #[inline]
-    #[track_caller]
-    fn next_identity(&self) -> Identity {
-        let key = self.next_key.get();
-        if key == self.last_key.get() {
-            return self.next_block();
-        }
-        // May wrap at the end of a block, where it is not used.
-        self.next_key
-            .set(key.wrapping_add(Key::<usize>::GENERATION_STEP));
-        Identity {
-            key,
-            id_high: self.id_high.get(),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    #[track_caller]
-    fn next_block(&self) -> Identity {
-        // Up to the next multiple of the block's size, which no high part goes across.
-        let ids = claim_ids(|next| ID_BLOCK - next % ID_BLOCK);
-        let first = Identity::new(self.executor(), ids.start);
-        let count = usize::try_from(ids.end - ids.start).unwrap_or(1);
-        self.next_key
-            .set(first.key.wrapping_add(Key::<usize>::GENERATION_STEP));
-        self.last_key.set(
-            first
-                .key
-                .wrapping_add(count.wrapping_mul(Key::<usize>::GENERATION_STEP)),
-        );
-        self.id_high.set(first.id_high);
-        first
-    }
-
     // --- waking -----------------------------------------------------------------------------------------------------
 
     /// What other threads have woken between two drives comes before what is spawned after that (P9).
@@ -351,127 +262,7 @@ impl Arena {
         self.front.set_attention(look);
     }
 
-    // --- looking ----------------------------------------------------------------------------------------------------
-
-    /// Whether a task is ready.
-    #[inline]
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.front.queue.is_empty()
-    }
-
-    /// The task that is on the poll stack; none while a callback is.
-    pub(crate) fn running(&self) -> Option<TaskRef> {
-        self.front.running_task()
-    }
-
-    /// Whether the slot's future is being polled or dropped up the stack.
-    #[inline]
-    fn is_on_stack(&self, slot: NonNull<Header>, header: &Header) -> bool {
-        header.has(RUNNING) || self.front.is_running(slot)
-    }
-
-    fn find(&self, task: TaskRef) -> Option<NonNull<Header>> {
-        let slot = self.front.table.slot(task.index)?;
-        // SAFETY: frames lead to live headers.
-        let header = unsafe { slot.as_ref() };
-        (!header.has(VACANT) && header.id() == task.id).then_some(slot)
-    }
-
-    /// The task's present state in words.
-    pub(crate) fn info(&self, task: TaskRef) -> Option<TaskInfo> {
-        let slot = self.find(task)?;
-        // SAFETY: found alive.
-        let header = unsafe { slot.as_ref() };
-        let awaiting = awaiting(header).filter(|awaited| self.is_awaited_by(*awaited, header));
-        Some(info_of(
-            header,
-            self.is_on_stack(slot, header),
-            awaiting.map(|awaited| awaited.id),
-        ))
-    }
-
-    /// Whether a task that another asked for its outcome still owes it that.
-    fn is_awaited_by(&self, task: TaskRef, waiting: &Header) -> bool {
-        let Some(slot) = self.find(task) else {
-            return false;
-        };
-        // SAFETY: found alive.
-        let header = unsafe { slot.as_ref() };
-        header.has(CLAIMED) && !header.has(ENDED) && is_awaited_by(header, waiting.key.get())
-    }
-
-    /// All tasks that have not ended, in spawn order.
-    pub(crate) fn live(&self) -> Vec<TaskRef> {
-        let mut live: Vec<TaskRef> = self
-            .occupied()
-            .filter(|(_, flags)| flags & (ENDED | CALL) == 0)
-            .map(|(task, _)| task)
-            .collect();
-        live.sort_unstable_by_key(|task| task.id);
-        live
-    }
-
-    /// All tasks that can be destroyed now, in spawn order: those that live, but for what is on the poll stack. (That can
-    /// be while the executor ends: a destructor that runs between two drives may end it.)
-    pub(crate) fn destroyable(&self) -> Vec<TaskRef> {
-        let mut live = self.live();
-        live.retain(|task| !self.is_running(*task));
-        live
-    }
-
-    /// All callbacks that have not been called, in the order in which they were made.
-    pub(crate) fn calls(&self) -> Vec<TaskRef> {
-        let mut calls: Vec<TaskRef> = self
-            .occupied()
-            .filter(|(_, flags)| flags & (ENDED | CALL) == CALL)
-            .map(|(task, _)| task)
-            .collect();
-        calls.sort_unstable_by_key(|task| task.id);
-        calls
-    }
-
-    /// Whether this key is that of a callback that is still there.
-    pub(crate) fn is_call(&self, key: usize) -> bool {
-        self.flags_of(key) & CALL != 0
-    }
-
-    /// Whether this key is that of a root that was woken and has not been polled since.
-    pub(crate) fn is_woken_root(&self, key: usize) -> bool {
-        self.flags_of(key) & WOKEN != 0
-    }
-
-    /// The flags of whom a key names; none if it names nobody.
-    fn flags_of(&self, key: usize) -> u32 {
-        let slot = self.front.table.slot(Key::<usize>::from_word(key).index());
-        slot.map_or(0, |slot| {
-            // SAFETY: frames lead to live headers.
-            let header = unsafe { slot.as_ref() };
-            if header.key.get() == key {
-                header.flags.get()
-            } else {
-                0
-            }
-        })
-    }
-
-    /// All tasks that failed, were neither told nor read, and are only kept by a handle; in spawn order.
-    pub(crate) fn unread(&self) -> Vec<TaskRef> {
-        let mut unread: Vec<TaskRef> = self
-            .occupied()
-            .filter(|(_, flags)| flags & FAILED != 0 && flags & (TOLD | READ | PINNED) == 0)
-            .map(|(task, _)| task)
-            .collect();
-        unread.sort_unstable_by_key(|task| task.id);
-        unread
-    }
-
-    fn occupied(&self) -> impl Iterator<Item = (TaskRef, u32)> {
-        self.pages.occupied(&self.front).into_iter().map(|slot| {
-            // SAFETY: found alive, and nothing runs between finding and this.
-            let header = unsafe { slot.as_ref() };
-            (reference(header), header.flags.get())
-        })
-    }
+    // --- changing ---------------------------------------------------------------------------------------------------
 
     /// Notes that somebody looks on at the task's end.
     pub(crate) fn watch(&self, task: TaskRef) {
@@ -479,11 +270,6 @@ impl Arena {
             // SAFETY: found alive.
             unsafe { slot.as_ref() }.set(WATCHED);
         }
-    }
-
-    /// Whether the task was spawned with `.background()`.
-    pub(crate) fn is_background(&self, task: TaskRef) -> bool {
-        self.flags(task) & BACKGROUND != 0
     }
 
     /// Notes whether callbacks wait for the next pass on this finished task; gives what was noted before.
@@ -500,32 +286,6 @@ impl Arena {
             header.clear(LATE)
         }
         before
-    }
-
-    /// Whether the task is on the poll stack.
-    pub(crate) fn is_running(&self, task: TaskRef) -> bool {
-        self.find(task).is_some_and(|slot| {
-            // SAFETY: found alive.
-            self.is_on_stack(slot, unsafe { slot.as_ref() })
-        })
-    }
-
-    /// Whether somebody holds the task's handle.
-    pub(crate) fn is_claimed(&self, task: TaskRef) -> bool {
-        self.flags(task) & CLAIMED != 0
-    }
-
-    /// Whether cancellation was asked for.
-    pub(crate) fn is_cancel_asked(&self, task: TaskRef) -> bool {
-        self.flags(task) & CANCEL != 0
-    }
-
-    fn flags(&self, task: TaskRef) -> u32 {
-        match self.find(task) {
-            // SAFETY: found alive.
-            Some(slot) => unsafe { slot.as_ref() }.flags.get(),
-            None => 0,
-        }
     }
 
     /// The task's side record; makes one if it has none.
@@ -781,110 +541,6 @@ impl Arena {
     }
 }
 
-impl<'env> Opened<'_, 'env> {
-    /// Inserts a task that may borrow from the `'env` of the gate. It is ready.
-    #[inline]
-    #[track_caller]
-    pub(crate) fn insert<F, J>(
-        self,
-        future: F,
-        location: &'static Location<'static>,
-    ) -> Claim<F::Output>
-    where
-        F: Future + 'env,
-        J: Judge<F::Output>,
-    {
-        // What can fail comes first, so that a failure leaves everything as it was.
-        let identity = self.arena.next_identity();
-        self.insert_task::<F, J>(identity, future, location)
-    }
-
-    #[inline]
-    #[track_caller]
-    fn insert_task<F, J>(
-        self,
-        identity: Identity,
-        future: F,
-        location: &'static Location<'static>,
-    ) -> Claim<F::Output>
-    where
-        F: Future + 'env,
-        J: Judge<F::Output>,
-    {
-        let slot = self.occupy::<F, J, ()>(identity, future, QUEUED | CLAIMED, location);
-        self.enter(slot)
-    }
-
-    /// Puts a new task into the run queue, and makes the claim to it.
-    #[inline]
-    fn enter<T>(self, slot: NonNull<Header>) -> Claim<T> {
-        self.arena.front.queue.push(slot);
-        Claim::new(slot)
-    }
-
-    /// Inserts a callback, ready or, without `ready`, to be woken by its key. Nobody holds it.
-    #[track_caller]
-    pub(crate) fn insert_call<F>(
-        self,
-        future: F,
-        ready: bool,
-        location: &'static Location<'static>,
-    ) -> (TaskRef, usize)
-    where
-        F: Future<Output = ()> + 'env,
-    {
-        let identity = self.arena.next_identity();
-        let slot = self.occupy::<F, Plain, ()>(identity, future, CALL, location);
-        // SAFETY: just occupied.
-        let header = unsafe { slot.as_ref() };
-        if ready {
-            self.arena.front.enqueue(slot, header);
-        }
-        (reference(header), header.key.get())
-    }
-
-    #[inline]
-    #[track_caller]
-    fn occupy<F, J, M>(
-        self,
-        identity: Identity,
-        future: F,
-        flags: u32,
-        location: &'static Location<'static>,
-    ) -> NonNull<Header>
-    where
-        F: Future + 'env,
-        J: Judge<F::Output>,
-    {
-        let arena = self.arena;
-        let class = Typed::<F, J, M>::CLASS;
-        let slot = arena.pages.take(
-            class,
-            Typed::<F, J, M>::LAYOUT,
-            &arena.front,
-            arena.endpoint,
-        );
-        // SAFETY: `take` gave a vacant slot of this type's class. The gate is of this arena: either `F: 'static`, or its
-        // owner's 'env outlives every time at which the owner is borrowed (`Driven`) and its drop, and BORROWS, which
-        // is in the gate's flags, keeps the future untouched at other times (A5).
-        unsafe { store_future(slot, future) };
-        // SAFETY: a slot of a live page.
-        let header = unsafe { slot.as_ref() };
-        let dedicated = if class == pages::NO_CLASS {
-            slots::DEDICATED
-        } else {
-            0
-        };
-        header.occupy(
-            identity,
-            self.flags | dedicated | flags,
-            Typed::<F, J, M>::VTABLE,
-            location,
-        );
-        slot
-    }
-}
-
 impl Drop for Arena {
     fn drop(&mut self) {
         // Vacated slots that are still queued: an allocation of their own is freed when the entry comes out.
@@ -904,23 +560,3 @@ fn take_locals(record: &RefCell<Extras>) -> [Option<Locals>; 2] {
 
 /// A panic that came out of dropping what a cell held.
 type Dropped = Result<(), Box<Panic>>;
-
-/// Takes ids that no executor has, as many as `count` says from where they begin.
-#[track_caller]
-fn claim_ids(count: impl Fn(u64) -> u64) -> Range<u64> {
-    let claimed = NEXT_ID.update(|next| (next <= MAX_ID - ID_BLOCK).then_some(next + count(next)));
-    match claimed {
-        Ok(first) => first..first + count(first),
-        Err(_) => {
-            panic!(
-                "mainstay: out of task ids: this process has used all of them; the executor is as it was before this spawn"
-            )
-        }
-    }
-}
-
-/// An id for a task that is not in an arena yet, or never was.
-#[track_caller]
-pub(crate) fn fresh_id() -> TaskId {
-    TaskId::new(claim_ids(|_| 1).start)
-}
