@@ -28,6 +28,7 @@ use crate::support::{
     in_child, on_drop, poll_once, poll_with, quiet, yield_n,
 };
 use crate::table::{self, missing_tests, quoted};
+use crate::wake::alone;
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The table
@@ -380,91 +381,101 @@ fn an_executor_forgotten_on_a_thread_that_ends_harms_nobody() {
 /// executor's.
 #[test]
 fn a_future_that_hands_its_waker_to_sixteen_threads() {
-    const THREADS: usize = 16;
-    const WAKES: usize = 500;
-    without_hanging(|| {
-        let ex = Executor::new();
-        let woken = Arc::new(AtomicUsize::new(0));
-        let over = Arc::new(Barrier::new(THREADS + 1));
-        let (seen, end) = (Arc::clone(&woken), Arc::clone(&over));
-        let mut polls = 0;
-        let mut started = Vec::new();
-        let task = ex.spawn(poll_fn(move |cx| {
-            polls += 1;
-            if polls == 1 {
-                for _ in 0..THREADS {
-                    let waker = cx.waker().clone();
-                    let (woken, over) = (Arc::clone(&seen), Arc::clone(&end));
-                    started.push(thread::spawn(move || {
-                        for _ in 0..WAKES {
-                            let clone = waker.clone();
-                            woken.fetch_add(1, Ordering::Relaxed);
-                            clone.wake();
+    alone(
+        "hostile_catalogue::a_future_that_hands_its_waker_to_sixteen_threads",
+        || {
+            const THREADS: usize = 16;
+            const WAKES: usize = 500;
+            without_hanging(|| {
+                let ex = Executor::new();
+                let woken = Arc::new(AtomicUsize::new(0));
+                let over = Arc::new(Barrier::new(THREADS + 1));
+                let (seen, end) = (Arc::clone(&woken), Arc::clone(&over));
+                let mut polls = 0;
+                let mut started = Vec::new();
+                let task = ex.spawn(poll_fn(move |cx| {
+                    polls += 1;
+                    if polls == 1 {
+                        for _ in 0..THREADS {
+                            let waker = cx.waker().clone();
+                            let (woken, over) = (Arc::clone(&seen), Arc::clone(&end));
+                            started.push(thread::spawn(move || {
+                                for _ in 0..WAKES {
+                                    let clone = waker.clone();
+                                    woken.fetch_add(1, Ordering::Relaxed);
+                                    clone.wake();
+                                }
+                                // The task ends, then the executor.
+                                for _ in 0..2 {
+                                    over.wait();
+                                    waker.wake_by_ref();
+                                }
+                                drop(waker);
+                            }));
                         }
-                        // The task ends, then the executor.
-                        for _ in 0..2 {
-                            over.wait();
-                            waker.wake_by_ref();
-                        }
-                        drop(waker);
-                    }));
+                    }
+                    if seen.load(Ordering::Relaxed) == THREADS * WAKES {
+                        return Poll::Ready((polls, std::mem::take(&mut started)));
+                    }
+                    Poll::Pending
+                }));
+                let (polls, threads) = ex.block_on(task).expect("it is not cancelled");
+                assert!(polls >= 2, "{polls}");
+                over.wait();
+                ex.run_until_stalled();
+                check_accounting(&ex);
+                drop(ex);
+                over.wait();
+                for thread in threads {
+                    thread.join().expect("a wake never panics");
                 }
-            }
-            if seen.load(Ordering::Relaxed) == THREADS * WAKES {
-                return Poll::Ready((polls, std::mem::take(&mut started)));
-            }
-            Poll::Pending
-        }));
-        let (polls, threads) = ex.block_on(task).expect("it is not cancelled");
-        assert!(polls >= 2, "{polls}");
-        over.wait();
-        ex.run_until_stalled();
-        check_accounting(&ex);
-        drop(ex);
-        over.wait();
-        for thread in threads {
-            thread.join().expect("a wake never panics");
-        }
-        assert_eq!(woken.load(Ordering::Relaxed), THREADS * WAKES);
-    });
+                assert_eq!(woken.load(Ordering::Relaxed), THREADS * WAKES);
+            });
+        },
+    );
 }
 
 /// P5: wakers in a static outlive the tasks, the executor and its thread, and are called by whoever finds them.
 #[test]
 fn wakers_in_a_static_outlive_everything() {
-    static KEPT: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
-    let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    thread::spawn(move || {
-        let ex = Executor::new();
-        for n in 0..50 {
-            ex.spawn(poll_fn(move |cx| {
-                kept().push(cx.waker().clone());
-                if n % 2 == 0 {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
+    alone(
+        "hostile_catalogue::wakers_in_a_static_outlive_everything",
+        || {
+            static KEPT: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
+            let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+            thread::spawn(move || {
+                let ex = Executor::new();
+                for n in 0..50 {
+                    ex.spawn(poll_fn(move |cx| {
+                        kept().push(cx.waker().clone());
+                        if n % 2 == 0 {
+                            Poll::Ready(())
+                        } else {
+                            Poll::Pending
+                        }
+                    }))
+                    .detach();
                 }
-            }))
-            .detach();
-        }
-        ex.run_until_stalled();
-    })
-    .join()
-    .expect("the thread ends well");
-    // The next executor may have the id, and its tasks the slots, of those that are gone: at worst they are polled in vain.
-    let ex = Executor::new();
-    let event = Event::new();
-    let tasks: Vec<JoinHandle<()>> = (0..50).map(|_| ex.spawn(event.wait())).collect();
-    ex.run_until_stalled();
-    let wake = || kept().iter().for_each(Waker::wake_by_ref);
-    wake();
-    thread::scope(|scope| scope.spawn(wake).join()).expect("a wake never panics");
-    ex.run_until_stalled();
-    assert!(tasks.iter().all(|task| !task.is_finished()));
-    event.set();
-    ex.run_until_stalled();
-    assert!(tasks.iter().all(JoinHandle::is_finished));
-    assert_eq!(kept().len(), 50);
+                ex.run_until_stalled();
+            })
+            .join()
+            .expect("the thread ends well");
+            // The next executor may have the id, and its tasks the slots, of those that are gone: at worst they are polled in vain.
+            let ex = Executor::new();
+            let event = Event::new();
+            let tasks: Vec<JoinHandle<()>> = (0..50).map(|_| ex.spawn(event.wait())).collect();
+            ex.run_until_stalled();
+            let wake = || kept().iter().for_each(Waker::wake_by_ref);
+            wake();
+            thread::scope(|scope| scope.spawn(wake).join()).expect("a wake never panics");
+            ex.run_until_stalled();
+            assert!(tasks.iter().all(|task| !task.is_finished()));
+            event.set();
+            ex.run_until_stalled();
+            assert!(tasks.iter().all(JoinHandle::is_finished));
+            assert_eq!(kept().len(), 50);
+        },
+    );
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -362,44 +362,49 @@ fn a_thread_that_wakes_one_task_in_a_tight_loop_lets_it_and_others_run() {
 // P5: executors on four threads pass a token round, each by waking the next one's root.
 #[test]
 fn executors_on_several_threads_wake_each_other() {
-    const THREADS: usize = 4;
-    const ROUNDS: usize = 300;
-    without_hanging(|| {
-        let seats: Vec<(AtomicUsize, Mutex<Option<Waker>>)> =
-            (0..THREADS).map(|_| Default::default()).collect();
-        seats[0].0.store(1, Ordering::SeqCst);
-        thread::scope(|scope| {
-            for me in 0..THREADS {
-                let seats = &seats;
-                scope.spawn(move || {
-                    let (tokens, kept) = &seats[me];
-                    let next = &seats[(me + 1) % THREADS];
-                    let mut seen = 0;
-                    Executor::new().block_on(poll_fn(|cx| {
-                        *kept.lock().expect("not poisoned") = Some(cx.waker().clone());
-                        while seen < tokens.load(Ordering::SeqCst) {
-                            seen += 1;
-                            next.0.fetch_add(1, Ordering::SeqCst);
-                            let waker = next.1.lock().expect("not poisoned").clone();
-                            if let Some(waker) = waker {
-                                waker.wake();
-                            }
-                        }
-                        if seen >= ROUNDS {
-                            Poll::Ready(())
-                        } else {
-                            Poll::Pending
-                        }
-                    }));
+    alone(
+        "remote::executors_on_several_threads_wake_each_other",
+        || {
+            const THREADS: usize = 4;
+            const ROUNDS: usize = 300;
+            without_hanging(|| {
+                let seats: Vec<(AtomicUsize, Mutex<Option<Waker>>)> =
+                    (0..THREADS).map(|_| Default::default()).collect();
+                seats[0].0.store(1, Ordering::SeqCst);
+                thread::scope(|scope| {
+                    for me in 0..THREADS {
+                        let seats = &seats;
+                        scope.spawn(move || {
+                            let (tokens, kept) = &seats[me];
+                            let next = &seats[(me + 1) % THREADS];
+                            let mut seen = 0;
+                            Executor::new().block_on(poll_fn(|cx| {
+                                *kept.lock().expect("not poisoned") = Some(cx.waker().clone());
+                                while seen < tokens.load(Ordering::SeqCst) {
+                                    seen += 1;
+                                    next.0.fetch_add(1, Ordering::SeqCst);
+                                    let waker = next.1.lock().expect("not poisoned").clone();
+                                    if let Some(waker) = waker {
+                                        waker.wake();
+                                    }
+                                }
+                                if seen >= ROUNDS {
+                                    Poll::Ready(())
+                                } else {
+                                    Poll::Pending
+                                }
+                            }));
+                        });
+                    }
                 });
-            }
-        });
-        assert!(
-            seats
-                .iter()
-                .all(|seat| seat.0.load(Ordering::SeqCst) >= ROUNDS)
-        );
-    });
+                assert!(
+                    seats
+                        .iter()
+                        .all(|seat| seat.0.load(Ordering::SeqCst) >= ROUNDS)
+                );
+            });
+        },
+    );
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

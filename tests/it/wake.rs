@@ -106,8 +106,9 @@ impl Future for ProbeTask {
     }
 }
 
-/// Runs the body of a test that wakes tasks of executors which are gone, in a process of its own: such a wake may be a
-/// spurious one for whoever has the executor's endpoint by then, and that might be another test that counts its polls.
+/// Runs the body of a test that wakes tasks of executors which are gone, if only by chance, in a process of its own: such a
+/// wake may be a spurious one for whoever has the executor's endpoint by then, and that might be another test that counts
+/// its polls.
 pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     if cfg!(miri) {
         // No processes there, and one test at a time.
