@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::fmt::{self, Debug, Display};
 use std::panic::{Location, resume_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::arena::cell::{Fallible, Judge, Plain};
@@ -18,17 +18,15 @@ use crate::context::{self, ExceptionHandler, LocalHandle, TaskBuilder};
 use crate::driving;
 use crate::error::Stopped;
 use crate::join::JoinHandle;
-use crate::locals::{self, Locals};
-use crate::remote::endpoint::Endpoint;
-use crate::report::{self, ContextKind, ExceptionContext};
+use crate::locals;
+use crate::report::{self, ExceptionContext};
+use crate::rooted::{Driving, Rooted, unwind};
 use crate::scheduler::counters::Stats;
 use crate::scheduler::{Scheduler, Settings};
 use crate::spawner::Spawner;
 use crate::task::TaskInfo;
 #[cfg(feature = "tracing")]
 use crate::task_spans;
-use crate::unwind::{Panic, catch, catch_drop, resume};
-use crate::waker;
 
 /// A single-threaded executor. It owns every task spawned on it until the task ends.
 ///
@@ -66,7 +64,7 @@ use crate::waker;
 /// # Dropping
 ///
 /// Every task that is pending is dropped, in spawn order; its done callbacks run with `Cancelled`, and it gets one report
-/// of kind [`DestroyedPending`](ContextKind::DestroyedPending), unless it was cancelled before or spawned with
+/// of kind [`DestroyedPending`](crate::ContextKind::DestroyedPending), unless it was cancelled before or spawned with
 /// [`.background()`](TaskBuilder::background). What destructors spawn meanwhile is dropped too. Failures in handles that
 /// nobody has read are reported. Handles live on; wakers kept elsewhere do nothing from then on.
 #[doc(alias = "LocalExecutor")]
@@ -88,68 +86,6 @@ pub struct Progress {
     pub more: bool,
     /// Call again then, at the latest, or when the [`on_wake`](Executor::on_wake) hook fires.
     pub next_deadline: Option<Instant>,
-}
-
-/// How a drive ended.
-pub(crate) enum Driving<T> {
-    Finished(T),
-    /// The root panicked.
-    Panicked(Box<Panic>, Option<Locals>),
-    Stopped(Option<Box<dyn Any + Send>>),
-}
-
-/// A root on its way.
-pub(crate) struct Rooted<'a, F> {
-    what: &'a str,
-    slot: &'a Root<'a>,
-    future: Pin<&'a mut Option<F>>,
-    /// What is set where the drive was asked for.
-    set: Option<Locals>,
-    inherits: bool,
-    /// After a polite stop: a root that was woken in the last pass has one more poll to be ready.
-    pub(crate) last: bool,
-}
-
-impl<'a, F: Future> Rooted<'a, F> {
-    pub(crate) fn new(
-        what: &'a str,
-        slot: &'a Root<'a>,
-        future: Pin<&'a mut Option<F>>,
-        set: Option<Locals>,
-    ) -> Self {
-        Rooted {
-            what,
-            slot,
-            future,
-            inherits: set.is_some(),
-            set,
-            last: false,
-        }
-    }
-
-    fn poll(&mut self) -> Result<Poll<F::Output>, Box<Panic>> {
-        let waker = waker::borrowed(self.slot.key());
-        let mut cx = Context::from_waker(&waker);
-        if self.inherits {
-            locals::exchange(&mut self.set);
-        }
-        // User code: the root's poll.
-        let polled = catch(|| match self.future.as_mut().as_pin_mut() {
-            Some(root) => root.poll(&mut cx),
-            None => Poll::Pending,
-        });
-        if self.inherits {
-            locals::exchange(&mut self.set);
-        }
-        polled
-    }
-}
-
-/// What came of one round of a drive with a root.
-pub(crate) struct Round<T> {
-    pub(crate) ended: Poll<Driving<T>>,
-    /// Polls and callbacks of the pass.
-    pub(crate) polls: usize,
 }
 
 impl<'env> Executor<'env> {
@@ -206,12 +142,8 @@ impl<'env> Executor<'env> {
     #[doc(alias = "run_until_complete")]
     #[track_caller]
     pub fn block_on<F: Future>(&self, root: F) -> F::Output {
-        match self.drive_root("block_on", root) {
-            Driving::Finished(value) => value,
-            Driving::Panicked(panic, noted) => self.unwind(*panic, noted),
-            Driving::Stopped(Some(payload)) => resume_unwind(payload),
-            Driving::Stopped(None) => stopped(),
-        }
+        self.drive_root("block_on", root)
+            .into_value(&self.scheduler)
     }
 
     /// [`block_on`](Self::block_on) for programs in which [`stop`](Self::stop) is ordinary.
@@ -228,7 +160,7 @@ impl<'env> Executor<'env> {
     pub fn try_block_on<F: Future>(&self, root: F) -> Result<F::Output, Stopped> {
         match self.drive_root("try_block_on", root) {
             Driving::Finished(value) => Ok(value),
-            Driving::Panicked(panic, noted) => self.unwind(*panic, noted),
+            Driving::Panicked(panic, noted) => unwind(&self.scheduler, *panic, noted),
             Driving::Stopped(payload) => Err(Stopped::new(payload)),
         }
     }
@@ -366,13 +298,7 @@ impl<'env> Executor<'env> {
     /// assert_eq!(ex.tick(100).polls, 2);
     /// ```
     pub fn on_wake(&self, hook: impl Fn() + Send + Sync + 'static) {
-        let endpoint = self.owner.arena().endpoint();
-        let hook = Hook {
-            call: Some(hook),
-            endpoint,
-        };
-        self.scheduler
-            .set_hook(waker_fn::waker_fn(move || hook.call()));
+        self.scheduler.set_hook(hook);
     }
 
     // --- spawning ---------------------------------------------------------------------------------------------------
@@ -519,7 +445,7 @@ impl<'env> Executor<'env> {
     /// Calls `f` in the next pass, after what is ready now.
     ///
     /// A callback is no task: it is in no counter and no listing, and [`current_task`](crate::current_task) is `None` in
-    /// it. If it panics, that is reported ([`ContextKind::Callback`]). When the executor is dropped, callbacks that have
+    /// it. If it panics, that is reported ([`ContextKind::Callback`](crate::ContextKind::Callback)). When the executor is dropped, callbacks that have
     /// not been called are dropped, uncalled.
     ///
     /// ```
@@ -661,116 +587,21 @@ impl<'env> Executor<'env> {
         let ended = self.drive(what, |driven| {
             let slot = self.root();
             let future = pin!(Some(root));
-            let mut root = Rooted::new(what, &slot, future, set);
+            let mut root = Rooted::new(&self.scheduler, what, &slot, future, set);
             let result = loop {
-                let round = self.round(driven, &mut root, None);
+                let round = root.round(driven, None);
                 if let Poll::Ready(ended) = round.ended {
                     break ended;
                 }
-                if !root.last && !slot.is_woken() {
+                if !root.is_last() && !slot.is_woken() {
                     self.park_if_idle(Some(&slot), None);
                 }
             };
-            self.drop_root(root);
+            root.drop_within();
             result
         });
         self.scheduler.tell_hosts();
         ended
-    }
-
-    /// The root's poll, if it was woken, and passes until there is something to look at; or one pass of at most `budget`
-    /// polls.
-    pub(crate) fn round<F: Future>(
-        &self,
-        driven: Driven<'_>,
-        root: &mut Rooted<'_, F>,
-        budget: Option<usize>,
-    ) -> Round<F::Output> {
-        let ended = |ended| Round {
-            ended: Poll::Ready(ended),
-            polls: 0,
-        };
-        // A fatal stop beats the root, which is dropped with all that it has.
-        let beaten = root.last && self.scheduler.has_fatal();
-        if !beaten && root.slot.take_woken() {
-            let timed = self.scheduler.is_debugging();
-            if timed {
-                self.scheduler.root_begins();
-            }
-            let polled = root.poll();
-            if timed {
-                self.scheduler.root_ends(root.what);
-            }
-            match polled {
-                Ok(Poll::Pending) => self.scheduler.settle(),
-                Ok(Poll::Ready(value)) => {
-                    self.scheduler.settle();
-                    return ended(self.finished(value));
-                }
-                Err(panic) => {
-                    let noted = self.scheduler.take_note(&panic);
-                    self.scheduler.settle();
-                    self.scheduler.drop_stop();
-                    return ended(Driving::Panicked(panic, noted));
-                }
-            }
-        }
-        if root.last || self.scheduler.has_fatal() {
-            return ended(Driving::Stopped(self.scheduler.take_stop()));
-        }
-        let polls = match budget {
-            None => self.scheduler.passes(driven),
-            Some(budget) => self.scheduler.pass(driven, budget),
-        };
-        root.last = self.scheduler.is_stopping();
-        Round {
-            ended: Poll::Pending,
-            polls,
-        }
-    }
-
-    /// Drops a root, inside of the drive, so that what it cancels goes at once, and settles what it leaves.
-    pub(crate) fn drop_root<F: Future>(&self, mut root: Rooted<'_, F>) {
-        let mut future = root.future.as_mut();
-        // User code: Drop of the root.
-        let (dropped, set) = locals::within(root.set.take(), || catch(|| future.set(None)));
-        // The caller's scope has it too: nothing of the user's is dropped.
-        drop(set);
-        if let Err(panic) = dropped {
-            self.scheduler.tell(
-                ContextKind::Destructor,
-                "Panic in the destructor of the root",
-                Some(panic),
-                None,
-            );
-        }
-        self.scheduler.settle_all();
-    }
-
-    /// Goes on with the root's panic, which began where `noted` was set. If this drive is nested in another executor's, it
-    /// may become the failure of a task there.
-    #[cold]
-    pub(crate) fn unwind(&self, panic: Panic, noted: Option<Locals>) -> ! {
-        match (noted, driving::current()) {
-            (Some(noted), Some(outer)) => outer.note_panic(&panic, noted),
-            (noted, _) => self.scheduler.let_go(noted),
-        }
-        resume(panic)
-    }
-
-    /// The root has its value. A stop that was asked for meanwhile ends with this drive; a fatal one beats the value.
-    fn finished<T>(&self, value: T) -> Driving<T> {
-        if self.scheduler.has_fatal() {
-            // User code: Drop of the root's output.
-            if let Err(panic) = catch_drop(value) {
-                self.scheduler.tell_destructor(panic, None);
-            }
-            return Driving::Stopped(self.scheduler.take_stop());
-        }
-        if self.scheduler.is_stopping() {
-            self.scheduler.take_stop();
-        }
-        Driving::Finished(value)
     }
 
     /// Parks unless there is something to do, for the root too, if there is one; at most until `limit`.
@@ -814,36 +645,6 @@ impl<'env> Executor<'env> {
             None
         }
     }
-}
-
-/// A host's wake hook. Neither calling nor dropping it panics: it happens on whichever thread wakes last.
-struct Hook<F: Fn()> {
-    call: Option<F>,
-    endpoint: &'static Endpoint,
-}
-
-impl<F: Fn()> Hook<F> {
-    fn call(&self) {
-        // User code: the wake hook.
-        if let Err(panic) = catch(|| self.call.as_ref().map(|call| call())) {
-            self.endpoint.hook_panicked(panic.into_payload());
-        }
-    }
-}
-
-impl<F: Fn()> Drop for Hook<F> {
-    fn drop(&mut self) {
-        // User code: Drop of the wake hook's captures.
-        if let Err(panic) = catch_drop(self.call.take()) {
-            self.endpoint.hook_panicked(panic.into_payload());
-        }
-    }
-}
-
-#[cold]
-#[track_caller]
-pub(crate) fn stopped() -> ! {
-    panic!("mainstay: the executor was stopped before the root finished")
 }
 
 #[cold]

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::panic::resume_unwind;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -10,10 +9,11 @@ use std::task::{Context, Poll, Waker};
 use crate::arena::roots::Root;
 use crate::driving;
 use crate::exception::Exception;
-use crate::executor::{Driving, Executor, Rooted, stopped};
+use crate::executor::Executor;
 use crate::key::Key;
 use crate::locals;
 use crate::report::{ContextKind, ExceptionContext};
+use crate::rooted::{Driving, Rooted};
 use crate::scheduler::hosting::Guest;
 use crate::waker;
 
@@ -89,12 +89,7 @@ impl Executor<'_> {
         let ended = poll_fn(|cx| visit.turn(cx)).await;
         // The root is dropped and all is settled before the host goes on.
         drop(visit);
-        match ended {
-            Driving::Finished(value) => value,
-            Driving::Panicked(panic, noted) => self.unwind(*panic, noted),
-            Driving::Stopped(Some(payload)) => resume_unwind(payload),
-            Driving::Stopped(None) => stopped(),
-        }
+        ended.into_value(self.scheduler())
     }
 }
 
@@ -114,16 +109,22 @@ impl<F: Future> Visit<'_, '_, F> {
         // Before the turn looks at anything (O1).
         guest.set_outer(host);
         // The root is part of the code that polls it, and sees what is set there.
-        let mut root = Rooted::new(WHAT, slot, self.root.as_mut(), locals::current());
+        let mut root = Rooted::new(
+            executor.scheduler(),
+            WHAT,
+            slot,
+            self.root.as_mut(),
+            locals::current(),
+        );
         let turn = executor.drive(WHAT, |driven| {
             let mut left = TURN;
             loop {
-                let round = executor.round(driven, &mut root, Some(left));
+                let round = root.round(driven, Some(left));
                 if let Poll::Ready(ended) = round.ended {
-                    executor.drop_root(root);
+                    root.drop_within();
                     return Turn::Ended(ended);
                 }
-                if root.last {
+                if root.is_last() {
                     continue;
                 }
                 left = left.saturating_sub(round.polls.max(1));
@@ -179,12 +180,18 @@ impl<F: Future> Drop for Visit<'_, '_, F> {
         let executor = self.executor;
         if self.root.is_some() {
             let set = locals::current();
-            let root = Rooted::new(WHAT, self.slot, self.root.as_mut(), set);
+            let root = Rooted::new(
+                executor.scheduler(),
+                WHAT,
+                self.slot,
+                self.root.as_mut(),
+                set,
+            );
             if executor.is_running() {
                 // In one of its own tasks, say.
-                executor.drop_root(root);
+                root.drop_within();
             } else {
-                executor.drive(WHAT, |_| executor.drop_root(root));
+                executor.drive(WHAT, |_| root.drop_within());
             }
         }
         executor.scheduler().see_off(&self.guest);

@@ -5,16 +5,15 @@ use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::AtomicU8;
 use std::task::{Context, Poll, Waker};
 
-use crate::arena::TaskRef;
 use crate::arena::claim::{Claim, Status, Taken};
-use crate::completion::{ASKED, Awaiter, CallbackId, Completion, End, FINISHED};
+use crate::cancel_handle::CancelHandle;
+use crate::completion::{Awaiter, CallbackId, Completion, End, FINISHED};
 use crate::driving;
 use crate::error::{ExceptionError, InvalidState, JoinError, outcome};
 use crate::exception::Exception;
-use crate::remote::endpoint::{CancelRequest, Endpoint};
 use crate::report;
 use crate::scheduler::Scheduler;
 use crate::task::{TaskId, TaskInfo, TaskState};
@@ -279,12 +278,8 @@ impl<T> JoinHandle<T> {
             }
             _ => Arc::new(AtomicU8::new(FINISHED)),
         };
-        CancelHandle {
-            state: shared,
-            id: self.id(),
-            index: self.claim.task().map_or(0, |task| task.index),
-            endpoint: self.claim.endpoint(),
-        }
+        let index = self.claim.task().map_or(0, |task| task.index);
+        CancelHandle::new(shared, self.id(), index, self.claim.endpoint())
     }
 
     /// Makes a handle whose drop cancels the task.
@@ -532,67 +527,6 @@ impl<T> fmt::Debug for JoinHandle<T> {
             .field("id", &self.id().get())
             .field("name", &self.claim.name().as_str())
             .field("status", &self.claim.status())
-            .finish()
-    }
-}
-
-/// Cancels a task, from any thread; `Send`, `Sync` and `Clone`. It keeps nothing alive.
-///
-/// It names the task by its [`TaskId`], which is never reused, so that a stale one hits nobody.
-#[derive(Clone)]
-pub struct CancelHandle {
-    state: Arc<AtomicU8>,
-    id: TaskId,
-    index: u32,
-    endpoint: Option<&'static Endpoint>,
-}
-
-impl CancelHandle {
-    /// The task's id.
-    pub fn id(&self) -> TaskId {
-        self.id
-    }
-
-    /// Whether the task has ended.
-    pub fn is_finished(&self) -> bool {
-        self.state.load(Ordering::Acquire) & FINISHED != 0
-    }
-
-    /// Cancels the task. Returns `false` if it had already finished.
-    ///
-    /// On the executor's thread while it is being driven, this is [`JoinHandle::cancel`]. Elsewhere it is handed over:
-    /// the next pass drops the future, on the executor's thread, and this call does not wait for it. It never blocks.
-    pub fn cancel(&self) -> bool {
-        let Some(endpoint) = self.endpoint else {
-            return false;
-        };
-        if self.is_finished() {
-            return false;
-        }
-        let task = TaskRef {
-            id: self.id,
-            index: self.index,
-        };
-        if let Some(done) = driving::with(endpoint.id(), |scheduler| scheduler.cancel(task, None)) {
-            return done;
-        }
-        if self.state.fetch_or(ASKED, Ordering::AcqRel) & ASKED != 0 {
-            return true;
-        }
-        endpoint.cancel(CancelRequest {
-            index: self.index,
-            id: self.id.get(),
-            reason: None,
-        });
-        true
-    }
-}
-
-impl fmt::Debug for CancelHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelHandle")
-            .field("id", &self.id.get())
-            .field("finished", &self.is_finished())
             .finish()
     }
 }

@@ -107,9 +107,11 @@ mod error;
 #[cfg(feature = "tracing")]
 mod task_spans;
 
+mod cancel_handle;
 mod join;
 mod remote_handle;
 mod request;
+mod rooted;
 mod task_local;
 
 mod call;
@@ -130,6 +132,7 @@ mod shutdown;
 
 pub use builder::Builder;
 pub use call::CallHandle;
+pub use cancel_handle::CancelHandle;
 pub use completion::{CallbackId, Completion, Outcome};
 pub use context::{
     ExceptionHandler, LocalHandle, TaskBuilder, current_task, spawn, spawn_fallible, yield_now,
@@ -150,7 +153,7 @@ pub use group::race::{Raced, race, race_ok, race_ok_with_limit, race_with_limit}
 pub use group::restart::{GaveUp, RestartPolicy};
 pub use group::supervisor::Supervisor;
 pub use group::task_group::TaskGroup;
-pub use join::{CancelHandle, CancelOnDrop, JoinHandle};
+pub use join::{CancelOnDrop, JoinHandle};
 pub use remote_handle::RemoteHandle;
 pub use report::{
     ContextKind, ExceptionContext, ExceptionContextBuilder, set_default_exception_handler,

@@ -4,7 +4,8 @@ use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use crate::arena::driven::Driven;
-use crate::executor::{self, Executor};
+use crate::executor::Executor;
+use crate::rooted::stopped;
 use crate::scheduler::shutting::{Shutdown, ShutdownReport};
 use crate::unwind::{catch, catch_drop};
 
@@ -218,6 +219,6 @@ pub fn run<F: Future>(root: F) -> F::Output {
     drop(ex);
     match fatal {
         Some(payload) => resume_unwind(payload),
-        None => executor::stopped(),
+        None => stopped(),
     }
 }

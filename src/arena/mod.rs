@@ -546,7 +546,7 @@ impl Drop for Arena {
         // Vacated slots that are still queued: an allocation of their own is freed when the entry comes out.
         self.compact();
         self.endpoint.forget_owner();
-        // User code: Drop of the wake hook's captures, which contains itself (`executor::Hook`).
+        // User code: Drop of the wake hook's captures, which contains itself (`scheduler::hosting::Hook`).
         self.endpoint.set_host(None);
         self.drop_hook_panics();
         table::release(self.endpoint);

@@ -56,6 +56,30 @@ enum By {
     Host(Weak<Scheduler>, TimerId),
 }
 
+/// A host's wake hook. Neither calling nor dropping it panics: it happens on whichever thread wakes last.
+struct Hook<F: Fn()> {
+    call: Option<F>,
+    endpoint: &'static Endpoint,
+}
+
+impl<F: Fn()> Hook<F> {
+    fn call(&self) {
+        // User code: the wake hook.
+        if let Err(panic) = catch(|| self.call.as_ref().map(|call| call())) {
+            self.endpoint.hook_panicked(panic.into_payload());
+        }
+    }
+}
+
+impl<F: Fn()> Drop for Hook<F> {
+    fn drop(&mut self) {
+        // User code: Drop of the wake hook's captures.
+        if let Err(panic) = catch_drop(self.call.take()) {
+            self.endpoint.hook_panicked(panic.into_payload());
+        }
+    }
+}
+
 impl Guest {
     /// Sets whom to wake when there is something to do (O1).
     ///
@@ -94,8 +118,13 @@ fn tell(outer: &Outer, endpoint: &Endpoint) {
 }
 
 impl Scheduler {
-    /// Sets the host loop's hook, a waker of our own making.
-    pub(crate) fn set_hook(&self, hook: Waker) {
+    /// Sets the host loop's hook.
+    pub(crate) fn set_hook(&self, hook: impl Fn() + Send + Sync + 'static) {
+        let hook = Hook {
+            call: Some(hook),
+            endpoint: self.arena.endpoint(),
+        };
+        let hook = waker_fn::waker_fn(move || hook.call());
         let old = self.hosts.hook.replace(Some(hook));
         self.publish_hosts();
         // User code: Drop of the hook's captures, which contains itself.
