@@ -68,28 +68,21 @@
 // `late`, which makes what comes due 35 to 50 ns dearer than sorting each tick once; ticks of 2^18 to 2^24 ns, and
 // crowds of 4 to 64, which differ by less than the noise.
 
-use std::cell::Cell;
+mod node;
+#[cfg(test)]
+mod tests;
+mod wheel;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::num::NonZeroU64;
 use std::time::Instant;
 
-/// A tick is 2^20 ns.
-const TICK_BITS: u32 = 20;
-/// 64 buckets a level: one word says which are occupied.
-const LEVEL_BITS: u32 = 6;
-const SLOTS: usize = 1 << LEVEL_BITS;
-/// Enough for every tick of a 64-bit number of nanoseconds.
-const LEVELS: usize = 8;
-/// Where the wheel starts again: 292 years after its base, half of what it can tell apart.
-const HORIZON: u64 = u64::MAX >> (TICK_BITS + 1);
-/// How many timers of a bucket are walked past before it is opened (rule T3).
-const CROWD: usize = 16;
+use node::{Entry, NONE, Node, Place};
+use wheel::{HORIZON, Wheel, width};
+
 /// How long `late` must be before it is tidied (rules T2 and T4).
 const LATE: usize = 64;
-/// The end of a list.
-const NONE: u32 = u32::MAX;
-
 /// The armed timers, each with a `T`.
 pub(crate) struct Timers<T> {
     nodes: Vec<Node<T>>,
@@ -114,42 +107,6 @@ pub(crate) struct TimerId {
     index: u32,
     /// Counts timers, not reuses of a node: 64 bits do not run out.
     generation: NonZeroU64,
-}
-
-struct Node<T> {
-    /// `None` where the node is vacant.
-    value: Option<T>,
-    deadline: Instant,
-    generation: NonZeroU64,
-    /// Which arming this is, 0 where the node is vacant.
-    order: u64,
-    /// The deadline's tick, while it is in a bucket.
-    tick: u64,
-    place: Place,
-    next: u32,
-    prev: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    Vacant,
-    Bucket(u16),
-    Opened,
-    Late,
-}
-
-/// A near timer's place in the order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    deadline: Instant,
-    order: u64,
-    index: u32,
-}
-
-impl Entry {
-    fn is_stale<T>(&self, nodes: &[Node<T>]) -> bool {
-        nodes[self.index as usize].order != self.order
-    }
 }
 
 impl<T> Timers<T> {
@@ -518,204 +475,3 @@ impl<T> Timers<T> {
         }
     }
 }
-
-/// The timers whose tick is still to come.
-///
-/// A timer is on the level of the highest group of 6 bits in which its tick differs from `present`, in the bucket
-/// which that group of its tick names. So buckets that have begun are empty, all of a level come before those of the
-/// next, and `present` may move up to the first occupied bucket, however far that is, without touching another.
-struct Wheel {
-    /// Where tick 0 begins.
-    base: Instant,
-    /// The tick up to which timers are near.
-    present: u64,
-    /// A crowd was walked past in the first bucket (rule T3).
-    crowded: Cell<bool>,
-    /// Which levels have occupied buckets.
-    levels: u8,
-    /// Which buckets of each level are occupied.
-    occupied: [u64; LEVELS],
-    buckets: Box<[Bucket]>,
-}
-
-struct Bucket {
-    head: u32,
-    /// The timer with the earliest deadline, `NONE` where it has to be looked for.
-    first: Cell<u32>,
-    /// Its deadline; after it left, still not after any other.
-    earliest: Cell<Instant>,
-}
-
-impl Wheel {
-    fn new(base: Instant) -> Self {
-        let bucket = || Bucket {
-            head: NONE,
-            first: Cell::new(NONE),
-            earliest: Cell::new(base),
-        };
-        Wheel {
-            base,
-            present: 0,
-            crowded: Cell::new(false),
-            levels: 0,
-            occupied: [0; LEVELS],
-            buckets: std::iter::repeat_with(bucket)
-                .take(LEVELS * SLOTS)
-                .collect(),
-        }
-    }
-
-    /// The tick of an instant. 0 before `base`; the last one from 584 years after it.
-    #[inline]
-    fn tick(&self, instant: Instant) -> u64 {
-        let nanos = instant.saturating_duration_since(self.base).as_nanos();
-        u64::try_from(nanos).unwrap_or(u64::MAX) >> TICK_BITS
-    }
-
-    /// The first occupied bucket.
-    #[inline]
-    fn first(&self) -> Option<u16> {
-        if self.levels == 0 {
-            return None;
-        }
-        let level = self.levels.trailing_zeros();
-        let slot = self.occupied[level as usize].trailing_zeros();
-        Some(bucket_of(level, slot.into()))
-    }
-
-    /// The tick at which an occupied bucket begins.
-    fn start(&self, bucket: u16) -> u64 {
-        let width = width(bucket);
-        let level_start = self.present & !(width * SLOTS as u64 - 1);
-        level_start + slot(bucket) as u64 * width
-    }
-
-    /// Adds a timer whose tick is after `present`.
-    #[inline]
-    fn link<T>(&mut self, nodes: &mut [Node<T>], index: u32) {
-        let node = &mut nodes[index as usize];
-        let level = (node.tick ^ self.present).ilog2() / LEVEL_BITS;
-        let slot = node.tick >> (LEVEL_BITS * level) & (SLOTS as u64 - 1);
-        let bucket = bucket_of(level, slot);
-        self.levels |= 1 << level;
-        self.occupied[level as usize] |= 1 << slot;
-
-        let place = &mut self.buckets[bucket as usize];
-        let head = std::mem::replace(&mut place.head, index);
-        node.place = Place::Bucket(bucket);
-        node.next = head;
-        node.prev = NONE;
-        if head == NONE || node.deadline < place.earliest.get() {
-            place.first.set(index);
-            place.earliest.set(node.deadline);
-        }
-        if head != NONE {
-            nodes[head as usize].prev = index;
-        }
-    }
-
-    /// Removes a timer from its bucket.
-    #[inline]
-    fn unlink<T>(&mut self, nodes: &mut [Node<T>], index: u32, bucket: u16) {
-        let Node { next, prev, .. } = nodes[index as usize];
-        if next != NONE {
-            nodes[next as usize].prev = prev;
-        }
-        let place = &mut self.buckets[bucket as usize];
-        if place.first.get() == index {
-            place.first.set(NONE);
-        }
-        if prev != NONE {
-            nodes[prev as usize].next = next;
-        } else {
-            place.head = next;
-            if next == NONE {
-                self.mark_empty(bucket);
-            }
-        }
-    }
-
-    /// Empties a bucket, and returns the first of its list.
-    fn take(&mut self, bucket: u16) -> u32 {
-        self.mark_empty(bucket);
-        self.crowded.set(false);
-        std::mem::replace(&mut self.buckets[bucket as usize].head, NONE)
-    }
-
-    fn mark_empty(&mut self, bucket: u16) {
-        let level = level(bucket);
-        self.occupied[level] &= !(1 << slot(bucket));
-        if self.occupied[level] == 0 {
-            self.levels &= !(1 << level);
-        }
-    }
-
-    /// Empties the first bucket, where `present` is now: into lower levels, and into `opened`, out of order.
-    fn open<T>(&mut self, bucket: u16, nodes: &mut [Node<T>], opened: &mut Vec<Entry>) {
-        let mut at = self.take(bucket);
-        while at != NONE {
-            let node = &mut nodes[at as usize];
-            let next = node.next;
-            if node.tick > self.present {
-                self.link(nodes, at);
-            } else {
-                node.place = Place::Opened;
-                opened.push(Entry {
-                    deadline: node.deadline,
-                    order: node.order,
-                    index: at,
-                });
-            }
-            at = next;
-        }
-    }
-
-    /// The earliest deadline of all.
-    #[inline]
-    fn earliest<T>(&self, nodes: &[Node<T>]) -> Option<Instant> {
-        let place = &self.buckets[self.first()? as usize];
-        if place.first.get() == NONE {
-            self.find_earliest(place, nodes);
-        }
-        Some(place.earliest.get())
-    }
-
-    /// Walks the first bucket.
-    #[cold]
-    fn find_earliest<T>(&self, place: &Bucket, nodes: &[Node<T>]) {
-        let mut at = place.head;
-        let mut walked = 0;
-        while at != NONE {
-            let node = &nodes[at as usize];
-            if walked == 0 || node.deadline < place.earliest.get() {
-                place.first.set(at);
-                place.earliest.set(node.deadline);
-            }
-            walked += 1;
-            at = node.next;
-        }
-        self.crowded.set(walked > CROWD);
-    }
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "8 levels of 64 slots")]
-fn bucket_of(level: u32, slot: u64) -> u16 {
-    (level << LEVEL_BITS) as u16 + slot as u16
-}
-
-fn level(bucket: u16) -> usize {
-    usize::from(bucket) / SLOTS % LEVELS
-}
-
-fn slot(bucket: u16) -> usize {
-    usize::from(bucket) % SLOTS
-}
-
-/// How many ticks wide a bucket is.
-fn width(bucket: u16) -> u64 {
-    1 << (LEVEL_BITS as usize * level(bucket))
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,8 @@
 //! The timer queue against a sorted vector, and corner by corner.
 
-use super::{CROWD, Entry, LATE, LEVELS, NONE, Place, SLOTS, TimerId, Timers, level, slot};
+use super::node::{Entry, NONE, Place};
+use super::wheel::{CROWD, LEVELS, SLOTS, level, slot};
+use super::{LATE, TimerId, Timers};
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
