@@ -53,7 +53,7 @@ macro_rules! task_local {
     };
 }
 
-/// A task local. Declared with [`task_local!`](crate::task_local).
+/// A task local. Declared with [`task_local!`](crate::task_local!).
 ///
 /// A value is set for the time in which a future is polled or dropped ([`scope`](Self::scope)), or in which a closure runs
 /// ([`sync_scope`](Self::sync_scope)). A scope within a scope of the same key shadows it. Within a scope, the value is seen
@@ -88,7 +88,7 @@ pub struct LocalKey<T: 'static> {
 }
 
 impl<T: 'static> LocalKey<T> {
-    /// For [`task_local!`](crate::task_local).
+    /// For [`task_local!`](crate::task_local!).
     #[doc(hidden)]
     pub const fn new(name: &'static str) -> Self {
         LocalKey {

@@ -15,7 +15,7 @@ use super::slots::{
 };
 use super::{Arena, TaskRef};
 
-/// Leave to run and drop futures: an [`Owner`] is borrowed up the stack.
+/// Leave to run and drop futures: an [`Owner`](super::owner::Owner) is borrowed up the stack.
 #[derive(Clone, Copy)]
 pub(crate) struct Driven<'a> {
     arena: &'a Arena,

@@ -5,13 +5,13 @@
 //!
 //! All unsafe code about task memory is behind this module's types, which are safe to use in any order:
 //!
-//! - [`Owner`] is the executor's side. Only through it can the arena be *driven*; dropping it drops every future that
+//! - [`Owner`](owner::Owner) is the executor's side. Only through it can the arena be *driven*; dropping it drops every future that
 //!   may borrow from the executor's `'env`.
 //! - [`Driven`] exists while an `Owner` is borrowed up the stack. Only through it are futures polled, and dropped; those
 //!   that borrow nothing are dropped also by [`Arena::destroy_unbound`].
-//! - [`Ready`] is a slot taken off the run queue, to be polled exactly once.
-//! - [`Ended`] and [`Pinned`] are a task whose future is gone and whose outcome nobody may take yet.
-//! - [`Claim`] is a handle's right to the outcome.
+//! - [`Ready`](driven::Ready) is a slot taken off the run queue, to be polled exactly once.
+//! - [`Ended`](ended::Ended) and [`Pinned`] are a task whose future is gone and whose outcome nobody may take yet.
+//! - [`Claim`](claim::Claim) is a handle's right to the outcome.
 //! - [`TaskRef`] names a task by id and index; it is checked at every use.
 //!
 //! # Rules
@@ -167,7 +167,7 @@ impl Arena {
         self.front.executor()
     }
 
-    /// Whether an [`Owner`] is driving this arena up the stack.
+    /// Whether an [`Owner`](owner::Owner) is driving this arena up the stack.
     #[inline]
     pub(crate) fn is_driven(&self) -> bool {
         self.driven.get()

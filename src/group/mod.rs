@@ -1,6 +1,6 @@
 //! Groups: tasks that belong together.
 //!
-//! A group has a list of its [members](members) and is their [`Group`](crate::completion::Group): the scheduler tells it of
+//! A group has a list of its [members] and is their [`Group`](crate::completion::Group): the scheduler tells it of
 //! their ends. Members are `'static` and are owned by the arena like all tasks; a group only names them.
 
 pub(crate) mod as_completed;
