@@ -46,6 +46,30 @@ pub(crate) enum Op {
     Listen,
     /// Ends a fallible task with an `Err`, another one with its value.
     Fail,
+    // Supervisors, from anywhere.
+    Supervise,
+    SpawnIn {
+        group: u8,
+        script: u8,
+        fallible: bool,
+    },
+    Abort(u8),
+    DropGroup(u8),
+    GroupHandler {
+        group: u8,
+        script: Option<u8>,
+    },
+    /// How many members it has, and whether it is closed.
+    Size(u8),
+    Limit {
+        group: u8,
+        tasks: u8,
+    },
+    /// From a task: asks all members to end, and waits for that.
+    End {
+        group: u8,
+        ms: u8,
+    },
 }
 
 /// What one piece of user code does, and what the destructor does if it is a task.
@@ -113,7 +137,7 @@ pub(crate) enum Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// The script is over.
-    End,
+    Over,
     Panic,
     Fail,
     Yield,
@@ -121,6 +145,7 @@ pub(crate) enum Flow {
     Sleep(u8),
     Await(usize),
     Listen,
+    End(usize, u8),
 }
 
 /// What ops can do. One implementation is the library, the other the reference.
@@ -148,6 +173,16 @@ pub(crate) trait World {
     fn stop(&mut self);
     /// Whether the handle can be awaited: it is at hand, and its outcome was not taken.
     fn can_await(&mut self, task: usize) -> bool;
+    fn groups(&self) -> usize;
+    fn supervise(&mut self);
+    /// `None`, here and below: nobody has the group any more.
+    fn spawn_in(&mut self, group: usize, script: u8, fallible: bool) -> Option<()>;
+    fn abort(&mut self, group: usize) -> Option<()>;
+    fn drop_group(&mut self, group: usize) -> Option<()>;
+    fn group_handler(&mut self, group: usize, script: Option<u8>) -> Option<()>;
+    fn size(&mut self, group: usize) -> Option<(usize, bool)>;
+    fn limit(&mut self, group: usize, tasks: u8) -> Option<()>;
+    fn can_end(&mut self, group: usize) -> bool;
 }
 
 /// Runs `ops` from `pc` on, until one of them leads elsewhere.
@@ -156,7 +191,7 @@ pub(crate) fn run(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -
     while let Some(op) = ops.get(*pc) {
         *pc += 1;
         if !world.burn() {
-            return Flow::End;
+            return Flow::Over;
         }
         let named = |n: u8, of: usize| (of > 0).then(|| usize::from(n) % of);
         match *op {
@@ -228,10 +263,64 @@ pub(crate) fn run(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -
             }
             Op::Listen if in_task => return Flow::Listen,
             Op::Fail if in_task => return Flow::Fail,
-            Op::Listen | Op::Yield | Op::Wait | Op::Sleep(_) | Op::Await(_) | Op::Fail => {}
+            Op::Supervise => world.supervise(),
+            Op::SpawnIn {
+                group,
+                script,
+                fallible,
+            } => {
+                if let Some(group) = named(group, world.groups()) {
+                    let done = world.spawn_in(group, script, fallible);
+                    world.say(format!("{who:?} spawn in {group}: {done:?}"));
+                }
+            }
+            Op::Abort(n) => {
+                if let Some(group) = named(n, world.groups()) {
+                    let done = world.abort(group);
+                    world.say(format!("{who:?} abort {group}: {done:?}"));
+                }
+            }
+            Op::DropGroup(n) => {
+                if let Some(group) = named(n, world.groups()) {
+                    let done = world.drop_group(group);
+                    world.say(format!("{who:?} drop group {group}: {done:?}"));
+                }
+            }
+            Op::GroupHandler { group, script } => {
+                if let Some(group) = named(group, world.groups()) {
+                    let done = world.group_handler(group, script);
+                    world.say(format!("{who:?} set handler of {group}: {done:?}"));
+                }
+            }
+            Op::Size(n) => {
+                if let Some(group) = named(n, world.groups()) {
+                    let size = world.size(group);
+                    world.say(format!("{who:?} size of {group}: {size:?}"));
+                }
+            }
+            Op::Limit { group, tasks } => {
+                if let Some(group) = named(group, world.groups()) {
+                    let done = world.limit(group, tasks % 3 + 1);
+                    world.say(format!("{who:?} limit {group}: {done:?}"));
+                }
+            }
+            Op::End { group, ms } if in_task => {
+                if let Some(group) = named(group, world.groups()) {
+                    if world.can_end(group) {
+                        return Flow::End(group, ms % 8 + 1);
+                    }
+                }
+            }
+            Op::Listen
+            | Op::Yield
+            | Op::Wait
+            | Op::Sleep(_)
+            | Op::Await(_)
+            | Op::Fail
+            | Op::End { .. } => {}
         }
     }
-    Flow::End
+    Flow::Over
 }
 
 /// Where a program's choices come from.
@@ -266,8 +355,9 @@ impl<C: Choices> Random<C> {
         self.below(12)
     }
 
-    pub(crate) fn op(&mut self) -> Op {
-        match self.below(40) {
+    /// One of the ops; those of groups come more often than the others, where there are any.
+    fn op(&mut self, groups: bool) -> Op {
+        match self.below(if groups { 60 } else { 40 }) {
             0..=7 => Op::Spawn {
                 script: self.byte(),
                 fallible: self.below(2) == 0,
@@ -309,22 +399,54 @@ impl<C: Choices> Random<C> {
             35 => Op::Sleep(self.byte()),
             36 | 37 => Op::Await(self.byte()),
             38 => Op::Listen,
-            _ => Op::Fail,
+            39 => Op::Fail,
+            40 | 41 => Op::Supervise,
+            42..=49 => Op::SpawnIn {
+                group: self.byte(),
+                script: self.byte(),
+                fallible: self.below(2) == 0,
+            },
+            50 | 51 => Op::Abort(self.byte()),
+            52 => Op::DropGroup(self.byte()),
+            53 | 54 => Op::GroupHandler {
+                group: self.byte(),
+                script: Some(self.byte()),
+            },
+            55 => {
+                if self.below(2) == 0 {
+                    Op::Size(self.byte())
+                } else {
+                    Op::GroupHandler {
+                        group: self.byte(),
+                        script: None,
+                    }
+                }
+            }
+            56 => Op::Limit {
+                group: self.byte(),
+                tasks: self.byte(),
+            },
+            _ => Op::End {
+                group: self.byte(),
+                ms: self.byte(),
+            },
         }
     }
 
     pub(crate) fn program(&mut self) -> Program {
         let scripts = 2 + self.below(6);
         let steps = 3 + self.below(10);
+        let kind = self.below(4);
+        let groups = kind >= 2;
         Program {
-            if_unretrieved: self.below(2) == 0,
+            if_unretrieved: kind % 2 == 0,
             scripts: (0..scripts)
                 .map(|_| {
                     let ops = self.below(7);
                     let on_drop = if self.below(4) == 0 { self.below(4) } else { 0 };
                     Script {
-                        ops: (0..ops).map(|_| self.op()).collect(),
-                        on_drop: (0..on_drop).map(|_| self.op()).collect(),
+                        ops: (0..ops).map(|_| self.op(groups)).collect(),
+                        on_drop: (0..on_drop).map(|_| self.op(groups)).collect(),
                     }
                 })
                 .collect(),

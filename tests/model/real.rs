@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use mainstay::{
     CallHandle, CallbackId, ContextKind, ExceptionContext, ExceptionError, Executor, InvalidState,
-    JoinError, JoinHandle, LocalHandle, Outcome, Progress, ReportPolicy, Sleep, TaskId,
+    JoinError, JoinHandle, LocalHandle, Outcome, Progress, ReportPolicy, ShutdownReport, Sleep,
+    Supervisor, TaskId,
 };
 
 use super::language::{FUEL, Flow, LAST_FUEL, Op, Program, Step, Who, World, run};
@@ -99,6 +100,9 @@ struct Table {
     ids: RefCell<HashMap<TaskId, usize>>,
     callbacks: RefCell<Vec<(usize, Option<CallbackId>)>>,
     calls: RefCell<Vec<CallHandle>>,
+    groups: RefCell<Vec<Option<Supervisor>>>,
+    /// The owner drives.
+    driven: Cell<bool>,
 }
 
 thread_local! {
@@ -135,6 +139,7 @@ enum Mode {
     Sleeping(Pin<Box<Sleep>>),
     Awaiting(usize, Handle),
     Listening(Pin<Box<dyn Future<Output = ()>>>),
+    Ending(usize, Pin<Box<dyn Future<Output = ShutdownReport>>>),
 }
 
 impl Task {
@@ -170,11 +175,18 @@ impl Task {
                     }
                     world.say(format!("{number} awaited {other}: {told}"));
                 }
+                Mode::Ending(group, end) => {
+                    let group = *group;
+                    let Poll::Ready(report) = end.as_mut().poll(cx) else {
+                        return Poll::Pending;
+                    };
+                    world.say(format!("{number} ended {group}: {}", in_words(&report)));
+                }
             }
             drop(std::mem::replace(&mut self.mode, Mode::Go));
             let script = world.0.program.script(self.script).clone();
             match run(&mut world, Who::Task(number), &script.ops, &mut self.pc) {
-                Flow::End => return Poll::Ready(Ok(())),
+                Flow::Over => return Poll::Ready(Ok(())),
                 Flow::Fail if self.fallible => return Poll::Ready(Err(Failed)),
                 Flow::Fail => return Poll::Ready(Ok(())),
                 Flow::Panic => panic_any(Boom),
@@ -199,6 +211,12 @@ impl Task {
                 Flow::Await(other) => {
                     let handle = world.0.handles.borrow_mut()[other].take();
                     self.mode = Mode::Awaiting(other, handle.expect("it can be awaited"));
+                }
+                Flow::End(group, ms) => {
+                    let supervisor = world.group(group).expect("it can be ended");
+                    let end = supervisor.shutdown(Duration::from_millis(ms.into()));
+                    drop(supervisor);
+                    self.mode = Mode::Ending(group, Box::pin(end));
                 }
             }
         }
@@ -250,22 +268,21 @@ impl Future for Fallible {
 }
 
 fn tell(to: &str, context: &ExceptionContext<'_>) {
-    let Real(table) = real();
-    let about = |context: &ExceptionContext<'_>| match context.task() {
+    say(format!("{to}: {}", what(context)));
+}
+
+fn what(context: &ExceptionContext<'_>) -> String {
+    if let (ContextKind::Handler, Some(original)) = (context.kind(), context.original()) {
+        return format!("Handler of {}", what(original));
+    }
+    let about = match context.task() {
         None => "-".to_owned(),
-        Some(task) => match table.ids.borrow().get(&task.id()) {
+        Some(task) => match real().0.ids.borrow().get(&task.id()) {
             Some(number) => number.to_string(),
             None => "?".to_owned(),
         },
     };
-    match (context.kind(), context.original()) {
-        (ContextKind::Handler, Some(original)) => say(format!(
-            "{to}: Handler of {:?} {}",
-            original.kind(),
-            about(original)
-        )),
-        (kind, _) => say(format!("{to}: {kind:?} {}", about(context))),
-    }
+    format!("{:?} {about}", context.kind())
 }
 
 /// Sets the process-wide handler that speaks for executors without one.
@@ -284,6 +301,38 @@ impl Real {
         let result = f(&mut handle);
         self.0.handles.borrow_mut()[task] = Some(handle);
         Some(result)
+    }
+
+    fn spawn_as(&mut self, script: u8, fallible: bool, group: Option<&Supervisor>) {
+        let number = self.tasks();
+        self.say(format!("spawn {number}"));
+        let table = &self.0;
+        table.handles.borrow_mut().push(None);
+        table.taken.borrow_mut().push(false);
+        table.wakers.borrow_mut().push(None);
+        table.woken.borrow_mut().push(false);
+        table.gone.borrow_mut().push(false);
+        let task = Task {
+            number,
+            script,
+            pc: 0,
+            fallible,
+            mode: Mode::Go,
+        };
+        let handle = match (group, fallible) {
+            (None, true) => Handle::Fallible(self.local().spawn_fallible(Fallible(task))),
+            (None, false) => Handle::Plain(self.local().spawn(Plain(task))),
+            (Some(group), true) => Handle::Fallible(group.spawn_fallible(Fallible(task))),
+            (Some(group), false) => Handle::Plain(group.spawn(Plain(task))),
+        };
+        let id = either!(&handle, handle => handle.id());
+        table.ids.borrow_mut().insert(id, number);
+        table.handles.borrow_mut()[number] = Some(handle);
+    }
+
+    /// A clone, so that the group does not go while it is used.
+    fn group(&self, group: usize) -> Option<Supervisor> {
+        self.0.groups.borrow()[group].clone()
     }
 }
 
@@ -311,30 +360,7 @@ impl World for Real {
     }
 
     fn spawn(&mut self, script: u8, fallible: bool) {
-        let number = self.tasks();
-        self.say(format!("spawn {number}"));
-        let table = &self.0;
-        table.handles.borrow_mut().push(None);
-        table.taken.borrow_mut().push(false);
-        table.wakers.borrow_mut().push(None);
-        table.woken.borrow_mut().push(false);
-        table.gone.borrow_mut().push(false);
-        let task = Task {
-            number,
-            script,
-            pc: 0,
-            fallible,
-            mode: Mode::Go,
-        };
-        let local = self.local();
-        let handle = if fallible {
-            Handle::Fallible(local.spawn_fallible(Fallible(task)))
-        } else {
-            Handle::Plain(local.spawn(Plain(task)))
-        };
-        let id = either!(&handle, handle => handle.id());
-        table.ids.borrow_mut().insert(id, number);
-        table.handles.borrow_mut()[number] = Some(handle);
+        self.spawn_as(script, fallible, None);
     }
 
     fn cancel(&mut self, task: usize) -> Option<bool> {
@@ -349,7 +375,7 @@ impl World for Real {
     fn wake(&mut self, task: usize) -> Option<()> {
         let waker = self.0.wakers.borrow()[task].clone()?;
         // Between drives a wake carries the slot's index alone: a stale one may poll somebody else once.
-        if LocalHandle::try_current().is_none() && self.0.gone.borrow()[task] {
+        if !self.0.driven.get() && self.0.gone.borrow()[task] {
             return None;
         }
         self.0.woken.borrow_mut()[task] = true;
@@ -470,6 +496,67 @@ impl World for Real {
     fn can_await(&mut self, task: usize) -> bool {
         self.0.handles.borrow()[task].is_some() && !self.0.taken.borrow()[task]
     }
+
+    fn groups(&self) -> usize {
+        self.0.groups.borrow().len()
+    }
+
+    fn supervise(&mut self) {
+        let group = Supervisor::new_in(&self.local());
+        self.0.groups.borrow_mut().push(Some(group));
+    }
+
+    fn spawn_in(&mut self, group: usize, script: u8, fallible: bool) -> Option<()> {
+        let group = self.group(group)?;
+        self.spawn_as(script, fallible, Some(&group));
+        Some(())
+    }
+
+    fn abort(&mut self, group: usize) -> Option<()> {
+        self.group(group)?.abort();
+        Some(())
+    }
+
+    fn drop_group(&mut self, group: usize) -> Option<()> {
+        let group = self.0.groups.borrow_mut()[group].take();
+        group.map(drop)
+    }
+
+    fn group_handler(&mut self, group: usize, script: Option<u8>) -> Option<()> {
+        let supervisor = self.group(group)?;
+        match script {
+            Some(script) => supervisor.set_exception_handler(move |_, context| {
+                tell(&format!("handler of {group}"), context);
+                act_script(Who::Handler, script);
+            }),
+            None => supervisor.clear_exception_handler(),
+        }
+        Some(())
+    }
+
+    fn size(&mut self, group: usize) -> Option<(usize, bool)> {
+        let group = self.group(group)?;
+        Some((group.len(), group.is_closed()))
+    }
+
+    fn limit(&mut self, group: usize, tasks: u8) -> Option<()> {
+        self.group(group)?.limit(tasks.into());
+        Some(())
+    }
+
+    fn can_end(&mut self, group: usize) -> bool {
+        self.0.groups.borrow()[group].is_some()
+    }
+}
+
+fn in_words(report: &ShutdownReport) -> String {
+    format!(
+        "finished {} failed {} cancelled {} dropped {}",
+        report.finished(),
+        report.failed(),
+        report.cancelled(),
+        report.dropped()
+    )
 }
 
 /// Runs the whole program.
@@ -498,11 +585,16 @@ pub(crate) fn play(program: &Program) -> Vec<String> {
         ids: RefCell::default(),
         callbacks: RefCell::default(),
         calls: RefCell::default(),
+        groups: RefCell::default(),
+        driven: Cell::new(false),
     });
     TABLE.with(|slot| slot.replace(Some(Rc::clone(&table))));
     let mut world = real();
     for step in &program.steps {
         world.say(format!("{step:?}"));
+        table
+            .driven
+            .set(!matches!(step, Step::Do(_) | Step::Advance(_)));
         match *step {
             Step::Do(script) => {
                 let ops = program.script(script).ops.clone();
@@ -526,24 +618,25 @@ pub(crate) fn play(program: &Program) -> Vec<String> {
             Step::Shutdown(ms) => {
                 table.fuel.set(table.fuel.get().min(LAST_FUEL));
                 let report = executor.shutdown(Duration::from_millis(ms.into()));
-                world.say(format!(
-                    "finished {} failed {} cancelled {} dropped {}",
-                    report.finished(),
-                    report.failed(),
-                    report.cancelled(),
-                    report.dropped()
-                ));
+                world.say(in_words(&report));
             }
             Step::Advance(ms) => executor.advance(Duration::from_millis(ms.into())),
         }
+        table.driven.set(false);
         say_stats(&books);
     }
     world.say("close".to_owned());
+    table.driven.set(true);
     drop(executor);
+    table.driven.set(false);
     say_stats(&books);
     for task in 0..world.tasks() {
         let handle = table.handles.borrow_mut()[task].take();
         drop(handle);
+    }
+    for group in 0..world.groups() {
+        let group = table.groups.borrow_mut()[group].take();
+        drop(group);
     }
     say_stats(&books);
     drop(keeper);

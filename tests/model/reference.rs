@@ -2,8 +2,19 @@
 //! hand, and has one thread; what it tells, the library is to tell word for word.
 
 use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
 
-use super::language::{FUEL, Flow, LAST_FUEL, Op, Program, Step, Who, World, run};
+use groups::Group;
+
+use super::language::{FUEL, Flow, Op, Program, Step, Who, World, run};
+
+// Said in full: the fuzzer includes this file by its path.
+#[path = "reference/driving.rs"]
+mod driving;
+#[path = "reference/ending.rs"]
+mod ending;
+#[path = "reference/groups.rs"]
+mod groups;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -21,6 +32,8 @@ enum Mode {
     Sleeping,
     Awaiting(usize),
     Listening,
+    /// For the end of a group.
+    Ending(usize),
 }
 
 /// Where a task's handle is.
@@ -67,6 +80,11 @@ struct Task {
     known: bool,
     /// It was refused, and nobody has been told so.
     refused: bool,
+    group: Option<usize>,
+    /// Its group counts it as one that asks.
+    asking: bool,
+    /// Its group has too many running.
+    held: bool,
 }
 
 struct Callback {
@@ -75,8 +93,17 @@ struct Callback {
     done: bool,
 }
 
+/// What a callback does.
+#[derive(Clone, Copy)]
+enum Body {
+    /// The script, as the call of this number.
+    Script(usize, u8),
+    /// Looks whether a group has ended.
+    Look(usize),
+}
+
 struct Call {
-    script: u8,
+    body: Body,
     queued: bool,
     running: bool,
     cancel: bool,
@@ -127,13 +154,9 @@ struct Counts {
     polls: u64,
 }
 
-pub(crate) struct Model<'a> {
-    program: &'a Program,
-    pub(crate) trace: Vec<String>,
-    fuel: u32,
-    tasks: Vec<Task>,
-    callbacks: Vec<Callback>,
-    calls: Vec<Call>,
+/// One executor.
+#[derive(Default)]
+pub(crate) struct Executor {
     queue: VecDeque<Entry>,
     /// Cancelled between drives.
     doomed: Vec<Entry>,
@@ -155,6 +178,38 @@ pub(crate) struct Model<'a> {
     timers: Vec<(u64, u64, Target)>,
     root_woken: bool,
     counts: Counts,
+}
+
+pub(crate) struct Model<'a> {
+    program: &'a Program,
+    pub(crate) trace: Vec<String>,
+    fuel: u32,
+    tasks: Vec<Task>,
+    callbacks: Vec<Callback>,
+    calls: Vec<Call>,
+    /// Those that can be named.
+    named_calls: Vec<usize>,
+    groups: Vec<Group>,
+    /// While one is dropped that a group did not take: those that are to follow.
+    turned_away: Option<VecDeque<usize>>,
+    /// Members of a group are being dropped: there is a current executor, also if none is driven.
+    entered: u32,
+    executor: Executor,
+}
+
+/// What is said of `self` and is no field of it is said of the executor.
+impl Deref for Model<'_> {
+    type Target = Executor;
+
+    fn deref(&self) -> &Executor {
+        &self.executor
+    }
+}
+
+impl DerefMut for Model<'_> {
+    fn deref_mut(&mut self) -> &mut Executor {
+        &mut self.executor
+    }
 }
 
 const ALL: usize = usize::MAX;
@@ -179,60 +234,11 @@ impl World for Model<'_> {
     }
 
     fn calls(&self) -> usize {
-        self.calls.len()
+        self.named_calls.len()
     }
 
     fn spawn(&mut self, script: u8, fallible: bool) {
-        let n = self.tasks.len();
-        self.say(format!("spawn {n}"));
-        let aside = !self.driven || self.closed;
-        let refused = self.closed && !self.driven;
-        self.tasks.push(Task {
-            script,
-            fallible,
-            pc: 0,
-            mode: Mode::Go,
-            queued: !refused,
-            running: false,
-            gone: false,
-            end: refused.then_some(End::Cancelled),
-            pinned: false,
-            claimed: !refused,
-            taken: refused,
-            cancel: false,
-            requested: self.shutting,
-            asks: false,
-            told: false,
-            read: false,
-            aside: false,
-            late: false,
-            callbacks: Vec::new(),
-            awaiter: None,
-            place: Place::Out,
-            stored: false,
-            woken: false,
-            known: false,
-            refused,
-        });
-        if refused {
-            if self.destructor(n) {
-                self.tell("Destructor", None);
-            }
-        } else {
-            self.queue.push_back(Entry::Task(n));
-            self.counts.spawned += 1;
-            self.counts.live += 1;
-            if aside {
-                if self.closed {
-                    self.tasks[n].aside = true;
-                    self.ask_cancel(n);
-                } else {
-                    self.prod();
-                }
-            }
-        }
-        self.tasks[n].known = true;
-        self.tasks[n].place = Place::Table;
+        self.spawn_as(script, fallible, None);
     }
 
     fn cancel(&mut self, task: usize) -> Option<bool> {
@@ -314,7 +320,7 @@ impl World for Model<'_> {
             script,
             done: false,
         };
-        if self.tasks[task].taken && !self.driven {
+        if self.tasks[task].taken && !self.driven && self.entered == 0 {
             // Nobody will ever call it.
             callback.done = true;
             self.callbacks.push(callback);
@@ -352,7 +358,8 @@ impl World for Model<'_> {
 
     fn remove_callback(&mut self, callback: usize) -> Option<bool> {
         let task = self.callbacks[callback].task;
-        if self.tasks[task].place != Place::Table || self.tasks[task].taken {
+        let t = &self.tasks[task];
+        if t.place != Place::Table || t.taken && !t.refused {
             return None;
         }
         // When the task has ended it is too late, also for those that are not queued yet.
@@ -373,37 +380,21 @@ impl World for Model<'_> {
     }
 
     fn call_soon(&mut self, script: u8) {
-        self.make_call(script);
-        let call = self.calls.len() - 1;
+        let call = self.name_call(script);
         if !self.closed {
-            self.calls[call].queued = true;
-            self.queue.push_back(Entry::Call(call));
-            self.prod();
+            self.ready_call(call);
         }
     }
 
     fn call_later(&mut self, ms: u8, script: u8) {
-        self.make_call(script);
+        let call = self.name_call(script);
         if !self.closed {
-            self.arm(ms, Target::Call(self.calls.len() - 1));
+            self.arm(ms, Target::Call(call));
         }
     }
 
     fn cancel_call(&mut self, call: usize) -> bool {
-        if self.calls[call].running || self.calls[call].over {
-            return false;
-        }
-        self.disarm(Target::Call(call));
-        let asked = std::mem::replace(&mut self.calls[call].cancel, true);
-        if self.driven {
-            if !asked || !self.burying {
-                self.bury(Entry::Call(call));
-            }
-        } else if !asked {
-            self.doomed.push(Entry::Call(call));
-            self.prod();
-        }
-        true
+        self.cancel_any_call(self.named_calls[call])
     }
 
     fn set_handler(&mut self, script: Option<u8>) {
@@ -427,7 +418,48 @@ impl World for Model<'_> {
     }
 
     fn can_await(&mut self, task: usize) -> bool {
-        self.tasks[task].place == Place::Table && !self.tasks[task].taken
+        let task = &self.tasks[task];
+        task.place == Place::Table && (!task.taken || task.refused)
+    }
+
+    fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn supervise(&mut self) {
+        self.groups.push(Group::new());
+    }
+
+    fn spawn_in(&mut self, group: usize, script: u8, fallible: bool) -> Option<()> {
+        self.with_group(group, |this| this.spawn_as(script, fallible, Some(group)))
+    }
+
+    fn abort(&mut self, group: usize) -> Option<()> {
+        self.with_group(group, |this| this.abort_group(group))
+    }
+
+    fn drop_group(&mut self, group: usize) -> Option<()> {
+        if !std::mem::take(&mut self.groups[group].at_hand) {
+            return None;
+        }
+        self.let_go(group);
+        Some(())
+    }
+
+    fn group_handler(&mut self, group: usize, script: Option<u8>) -> Option<()> {
+        self.with_group(group, |this| this.groups[group].handler = script)
+    }
+
+    fn size(&mut self, group: usize) -> Option<(usize, bool)> {
+        self.with_group(group, |this| this.groups[group].size())
+    }
+
+    fn limit(&mut self, group: usize, tasks: u8) -> Option<()> {
+        self.with_group(group, |this| this.set_limit(group, tasks.into()))
+    }
+
+    fn can_end(&mut self, group: usize) -> bool {
+        self.groups[group].at_hand
     }
 }
 
@@ -448,26 +480,11 @@ impl<'a> Model<'a> {
             tasks: Vec::new(),
             callbacks: Vec::new(),
             calls: Vec::new(),
-            queue: VecDeque::new(),
-            doomed: Vec::new(),
-            token: false,
-            driven: false,
-            closed: false,
-            shutting: false,
-            stopping: false,
-            settling: false,
-            burying: false,
-            graveyard: VecDeque::new(),
-            items: VecDeque::new(),
-            late: Vec::new(),
-            leftovers_had_it: false,
-            handler: None,
-            depth: 0,
-            now: 0,
-            armed: 0,
-            timers: Vec::new(),
-            root_woken: false,
-            counts: Counts::default(),
+            named_calls: Vec::new(),
+            groups: Vec::new(),
+            turned_away: None,
+            entered: 0,
+            executor: Executor::default(),
         }
     }
 
@@ -523,8 +540,83 @@ impl<'a> Model<'a> {
                 self.give_up(task);
             }
         }
+        for group in 0..self.groups.len() {
+            self.drop_group(group);
+        }
         self.say_counts();
         self.trace
+    }
+
+    fn with_group<R>(&mut self, group: usize, f: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        if !self.groups[group].at_hand {
+            return None;
+        }
+        self.hold(group);
+        let result = f(self);
+        self.let_go(group);
+        Some(result)
+    }
+
+    fn spawn_as(&mut self, script: u8, fallible: bool, group: Option<usize>) {
+        let n = self.tasks.len();
+        self.say(format!("spawn {n}"));
+        let aside = !self.driven || self.closed;
+        let turned_away = group.is_some_and(|group| self.groups[group].refuses());
+        let refused = turned_away || self.closed && !self.driven;
+        self.tasks.push(Task {
+            script,
+            fallible,
+            pc: 0,
+            mode: Mode::Go,
+            queued: !refused,
+            running: false,
+            gone: false,
+            end: refused.then_some(End::Cancelled),
+            pinned: false,
+            claimed: !refused,
+            taken: refused,
+            cancel: false,
+            requested: self.shutting,
+            asks: false,
+            told: false,
+            read: false,
+            aside: false,
+            late: false,
+            callbacks: Vec::new(),
+            awaiter: None,
+            place: Place::Out,
+            stored: false,
+            woken: false,
+            known: false,
+            refused,
+            group: group.filter(|_| !refused),
+            asking: false,
+            held: false,
+        });
+        match group {
+            Some(_) if refused => self.turn_away(n),
+            None if refused => {
+                if self.destructor(n) {
+                    self.tell("Destructor", None);
+                }
+            }
+            _ => {
+                self.queue.push_back(Entry::Task(n));
+                self.counts.spawned += 1;
+                self.counts.live += 1;
+                if let Some(group) = group {
+                    self.admit(group, n);
+                }
+                if self.closed {
+                    self.tasks[n].aside = true;
+                    self.ask_cancel(n);
+                } else if aside {
+                    self.prod();
+                }
+            }
+        }
+        self.tasks[n].known = true;
+        self.tasks[n].place = Place::Table;
     }
 
     fn say_counts(&mut self) {
@@ -548,776 +640,5 @@ impl<'a> Model<'a> {
     /// Runs ops that cannot wait. `true`: they panicked.
     fn act_ops(&mut self, who: Who, ops: &[Op]) -> bool {
         run(self, who, ops, &mut 0) == Flow::Panic
-    }
-
-    // --- the loop ---------------------------------------------------------------------------------------------------
-
-    fn prod(&mut self) {
-        if !self.driven {
-            self.token = true;
-        }
-    }
-
-    fn has_work(&self) -> bool {
-        !self.queue.is_empty()
-            || !self.items.is_empty() && !self.settling
-            || self.token
-            || !self.late.is_empty()
-    }
-
-    fn end_drive(&mut self, polls: usize) {
-        let more = self.has_work();
-        let next = self.timers.iter().map(|timer| timer.0).min();
-        self.say(format!("polls {polls} more {more} next {next:?}"));
-        self.stopping = false;
-        self.driven = false;
-    }
-
-    fn look_around(&mut self) {
-        if std::mem::take(&mut self.token) {
-            for entry in std::mem::take(&mut self.doomed) {
-                self.bury(entry);
-            }
-        }
-    }
-
-    fn pass(&mut self, budget: usize) -> usize {
-        let mut left = budget;
-        self.look_around();
-        if !self.items.is_empty() {
-            self.take_leftovers(&mut left);
-        }
-        self.look_at_clock();
-        let mut now = self.queue.len();
-        while left > 0 && now > 0 {
-            now -= 1;
-            let entry = self.queue.pop_front().expect("counted");
-            if !self.step(entry) {
-                continue;
-            }
-            left -= 1;
-            if !self.items.is_empty() {
-                self.settle_within(&mut left);
-            }
-        }
-        if !self.late.is_empty() {
-            for calls in std::mem::take(&mut self.late) {
-                self.tasks[calls.task].late = false;
-                self.items.push_back(Item::Calls(calls));
-            }
-            self.settle_within(&mut left);
-        }
-        budget - left
-    }
-
-    fn take_leftovers(&mut self, left: &mut usize) {
-        let mut share = match *left {
-            1 if !self.queue.is_empty() => {
-                let had_it = self.leftovers_had_it;
-                self.leftovers_had_it = !had_it;
-                usize::from(!had_it)
-            }
-            1 => 1,
-            more => more - 1,
-        };
-        let kept = *left - share;
-        if share > 0 {
-            self.settle_within(&mut share);
-        }
-        *left = kept + share;
-    }
-
-    /// `false`: there was nobody to poll.
-    fn step(&mut self, entry: Entry) -> bool {
-        match entry {
-            Entry::Task(task) => {
-                self.tasks[task].queued = false;
-                if self.tasks[task].end.is_some() {
-                    return false;
-                }
-                self.counts.polls += 1;
-                self.poll(task);
-            }
-            Entry::Call(call) => {
-                self.calls[call].queued = false;
-                if self.calls[call].over {
-                    return false;
-                }
-                self.counts.polls += 1;
-                self.calls[call].running = true;
-                self.say(format!("call {call}"));
-                let program = self.program;
-                let ops = &program.script(self.calls[call].script).ops;
-                let panicked = self.act_ops(Who::Call(call), ops);
-                self.calls[call].running = false;
-                self.calls[call].over = true;
-                if panicked {
-                    self.items.push_back(Item::CallFailed);
-                }
-            }
-        }
-        true
-    }
-
-    fn poll(&mut self, task: usize) {
-        self.tasks[task].running = true;
-        self.say(format!("poll {task}"));
-        let ready = match self.tasks[task].mode {
-            Mode::Go | Mode::Yielded => true,
-            Mode::Waiting => std::mem::take(&mut self.tasks[task].woken),
-            Mode::Sleeping => !self
-                .timers
-                .iter()
-                .any(|timer| timer.2 == Target::Task(task)),
-            Mode::Awaiting(other) => self.poll_handle(task, other),
-            Mode::Listening => self.tasks[task].requested,
-        };
-        let end = if ready {
-            self.tasks[task].mode = Mode::Go;
-            self.go(task)
-        } else {
-            None
-        };
-        let Some(flow) = end else {
-            self.tasks[task].running = false;
-            if self.tasks[task].cancel {
-                self.bury(Entry::Task(task));
-            }
-            return;
-        };
-        let panicked = self.destructor(task);
-        let failed = flow == Flow::Panic || flow == Flow::Fail && self.tasks[task].fallible;
-        let also = failed && panicked;
-        let end = if failed || panicked {
-            End::Failed
-        } else if self.tasks[task].cancel {
-            End::Cancelled
-        } else {
-            End::Returned
-        };
-        self.tasks[task].running = false;
-        self.ended(task, end, also);
-    }
-
-    /// `None`: the task waits.
-    fn go(&mut self, task: usize) -> Option<Flow> {
-        let program = self.program;
-        loop {
-            let ops = &program.script(self.tasks[task].script).ops;
-            let mut pc = self.tasks[task].pc;
-            let flow = run(self, Who::Task(task), ops, &mut pc);
-            self.tasks[task].pc = pc;
-            match flow {
-                Flow::End | Flow::Panic | Flow::Fail => return Some(flow),
-                Flow::Yield => {
-                    self.tasks[task].mode = Mode::Yielded;
-                    self.wake_task(task);
-                    return None;
-                }
-                Flow::Wait => {
-                    self.tasks[task].mode = Mode::Waiting;
-                    self.tasks[task].woken = false;
-                    self.tasks[task].stored = true;
-                    return None;
-                }
-                Flow::Sleep(ms) => {
-                    self.tasks[task].mode = Mode::Sleeping;
-                    self.arm(ms, Target::Task(task));
-                    return None;
-                }
-                Flow::Listen => {
-                    self.tasks[task].asks = true;
-                    self.tasks[task].aside = true;
-                    if !self.tasks[task].requested {
-                        self.tasks[task].mode = Mode::Listening;
-                        return None;
-                    }
-                }
-                Flow::Await(other) => {
-                    self.tasks[other].place = Place::Out;
-                    self.tasks[task].mode = Mode::Awaiting(other);
-                    if !self.poll_handle(task, other) {
-                        return None;
-                    }
-                    self.tasks[task].mode = Mode::Go;
-                }
-            }
-        }
-    }
-
-    /// A task polls the handle that it awaits. `true`: it is done with it, and has dropped it.
-    fn poll_handle(&mut self, task: usize, other: usize) -> bool {
-        let told = match self.takeable(other) {
-            Some(end) => {
-                self.take(other);
-                word(end)
-            }
-            None if task == other => "own",
-            None => {
-                self.tasks[other].awaiter = Some(task);
-                return false;
-            }
-        };
-        self.say(format!("{task} awaited {other}: {told}"));
-        self.give_up(other);
-        true
-    }
-
-    fn block_on(&mut self, ms: u8) {
-        self.driven = true;
-        self.root_woken = true;
-        let mut slept = false;
-        let mut last = false;
-        let done = loop {
-            if std::mem::take(&mut self.root_woken) {
-                let ready = slept && !self.timers.iter().any(|timer| timer.2 == Target::Root);
-                if !slept {
-                    slept = true;
-                    self.arm(ms, Target::Root);
-                }
-                self.settle();
-                if ready {
-                    self.stopping = false;
-                    break true;
-                }
-            }
-            if last {
-                self.stopping = false;
-                break false;
-            }
-            self.pass(ALL);
-            if self.stopping {
-                last = true;
-            } else if !self.has_work() && !self.root_woken {
-                self.look_at_clock();
-                if !self.has_work() && !self.root_woken {
-                    // It jumps to the next deadline; there is the root's at least.
-                    let next = self.timers.iter().map(|timer| timer.0).min();
-                    self.now = self.now.max(next.expect("the root sleeps"));
-                }
-            }
-        };
-        self.disarm(Target::Root);
-        self.settle_all();
-        self.driven = false;
-        self.say(format!("root: {}", if done { "done" } else { "stopped" }));
-    }
-
-    /// All are asked to end, run on while one that asks is live, and are dropped.
-    fn shutdown(&mut self, grace: u8) {
-        self.fuel = self.fuel.min(LAST_FUEL);
-        self.driven = true;
-        let end = self.now + u64::from(grace);
-        let ends = |this: &Self| {
-            let c = &this.counts;
-            (c.returned, c.failed, c.cancelled)
-        };
-        let before = ends(self);
-        self.settle_all();
-        self.shutting = true;
-        for task in self.live() {
-            self.tasks[task].requested = true;
-            if self.tasks[task].mode == Mode::Listening {
-                self.wake_task(task);
-            }
-        }
-        loop {
-            let spawned = self.counts.spawned;
-            self.look_at_clock();
-            self.pass(ALL);
-            let asking = self.live().iter().any(|task| self.tasks[*task].asks);
-            let newcomers = self.counts.spawned != spawned;
-            if !asking && !newcomers || self.stopping || end <= self.now {
-                break;
-            }
-            if asking && !self.has_work() {
-                self.look_at_clock();
-                if !self.has_work() {
-                    let next = self.timers.iter().map(|timer| timer.0).min();
-                    self.now = self.now.max(next.map_or(end, |next| next.min(end)));
-                }
-            }
-        }
-        let in_time = ends(self);
-        loop {
-            for task in self.live() {
-                self.ask_cancel(task);
-                self.settle_all();
-            }
-            for call in 0..self.calls.len() {
-                self.disarm(Target::Call(call));
-            }
-            for call in 0..self.calls.len() {
-                self.calls[call].over = true;
-            }
-            self.settle_all();
-            self.run_all_late();
-            if self.live().is_empty() && self.calls.iter().all(|call| call.over) {
-                break;
-            }
-        }
-        let after = ends(self);
-        self.shutting = false;
-        self.stopping = false;
-        self.driven = false;
-        self.say(format!(
-            "finished {} failed {} cancelled {} dropped {}",
-            after.0 - before.0,
-            after.1 - before.1,
-            in_time.2 - before.2,
-            after.2 - in_time.2
-        ));
-    }
-
-    fn live(&self) -> Vec<usize> {
-        (0..self.tasks.len())
-            .filter(|task| self.tasks[*task].end.is_none())
-            .collect()
-    }
-
-    fn run_all_late(&mut self) {
-        for _ in 0..1_000 {
-            if self.late.is_empty() {
-                break;
-            }
-            for calls in std::mem::take(&mut self.late) {
-                self.tasks[calls.task].late = false;
-                self.items.push_back(Item::Calls(calls));
-            }
-            self.settle();
-            self.settle_all();
-        }
-    }
-
-    fn close(&mut self) {
-        self.driven = true;
-        self.closed = true;
-        loop {
-            let live: Vec<usize> = (0..self.tasks.len())
-                .filter(|task| self.tasks[*task].end.is_none())
-                .collect();
-            if live.is_empty() {
-                break;
-            }
-            for task in live {
-                if self.tasks[task].end.is_some() {
-                    continue;
-                }
-                if !self.tasks[task].cancel {
-                    let outer = std::mem::replace(&mut self.settling, true);
-                    self.dispatch("DestroyedPending", Some(task));
-                    self.settling = outer;
-                    if !outer && !self.items.is_empty() {
-                        self.settle_reports();
-                    }
-                }
-                self.tasks[task].cancel = true;
-                self.bury(Entry::Task(task));
-                self.settle_all();
-            }
-        }
-        for call in 0..self.calls.len() {
-            self.calls[call].over = true;
-        }
-        self.stopping = false;
-        for _ in 0..1_000 {
-            self.settle_all();
-            self.run_all_late();
-            let unread: Vec<usize> = (0..self.tasks.len())
-                .filter(|task| self.is_unread(*task))
-                .collect();
-            for task in &unread {
-                if self.is_kept(*task) && !self.tasks[*task].pinned {
-                    self.tasks[*task].pinned = true;
-                    if !self.tasks[*task].told && !self.tasks[*task].read {
-                        self.report_task(*task, "NeverRetrieved");
-                    }
-                    self.publish(*task);
-                }
-            }
-            if unread.is_empty() && self.items.is_empty() && self.late.is_empty() {
-                break;
-            }
-        }
-        self.driven = false;
-    }
-
-    /// Its outcome is still where it came to lie.
-    fn is_kept(&self, task: usize) -> bool {
-        let task = &self.tasks[task];
-        task.end.is_some() && !task.taken && (task.claimed || task.pinned)
-    }
-
-    fn is_unread(&self, task: usize) -> bool {
-        let t = &self.tasks[task];
-        self.is_kept(task) && t.end == Some(End::Failed) && !t.told && !t.read && !t.pinned
-    }
-
-    // --- waking and time --------------------------------------------------------------------------------------------
-
-    fn wake_task(&mut self, task: usize) {
-        let t = &mut self.tasks[task];
-        if !t.queued && t.end.is_none() {
-            t.queued = true;
-            self.queue.push_back(Entry::Task(task));
-        }
-    }
-
-    fn arm(&mut self, ms: u8, target: Target) {
-        let deadline = self.now + u64::from(ms);
-        if self.timers.iter().all(|timer| deadline < timer.0) {
-            self.prod();
-        }
-        self.timers.push((deadline, self.armed, target));
-        self.armed += 1;
-    }
-
-    fn disarm(&mut self, target: Target) {
-        self.timers.retain(|timer| timer.2 != target);
-    }
-
-    fn look_at_clock(&mut self) {
-        let mut due: Vec<_> = self
-            .timers
-            .iter()
-            .copied()
-            .filter(|timer| timer.0 <= self.now)
-            .collect();
-        self.timers.retain(|timer| timer.0 > self.now);
-        due.sort_by_key(|timer| (timer.0, timer.1));
-        for (_, _, target) in due {
-            match target {
-                Target::Task(task) => self.wake_task(task),
-                Target::Root => self.root_woken = true,
-                Target::Call(call) => {
-                    let c = &mut self.calls[call];
-                    if !c.queued && !c.over {
-                        c.queued = true;
-                        self.queue.push_back(Entry::Call(call));
-                    }
-                }
-            }
-        }
-    }
-
-    fn make_call(&mut self, script: u8) {
-        let over = self.closed;
-        self.calls.push(Call {
-            script,
-            queued: false,
-            running: false,
-            cancel: false,
-            over,
-        });
-    }
-
-    // --- ending -----------------------------------------------------------------------------------------------------
-
-    /// The future is dropped. `true`: its destructor panicked.
-    fn destructor(&mut self, task: usize) -> bool {
-        self.say(format!("drop {task}"));
-        self.tasks[task].gone = true;
-        if let Mode::Awaiting(other) = self.tasks[task].mode {
-            self.give_up(other);
-        }
-        self.disarm(Target::Task(task));
-        let program = self.program;
-        let ops = &program.script(self.tasks[task].script).on_drop;
-        self.act_ops(Who::Destructor(task), ops)
-    }
-
-    /// `false`: it has ended.
-    fn ask_cancel(&mut self, task: usize) -> bool {
-        if self.tasks[task].end.is_some() {
-            return false;
-        }
-        let running = self.tasks[task].running;
-        let asked = std::mem::replace(&mut self.tasks[task].cancel, true);
-        if running {
-            return true;
-        }
-        if self.driven {
-            if !asked || !self.burying {
-                self.bury(Entry::Task(task));
-            }
-        } else if !asked {
-            self.doomed.push(Entry::Task(task));
-            self.prod();
-        }
-        true
-    }
-
-    fn bury(&mut self, entry: Entry) {
-        self.graveyard.push_back(entry);
-        if std::mem::replace(&mut self.burying, true) {
-            return;
-        }
-        while let Some(entry) = self.graveyard.pop_front() {
-            match entry {
-                Entry::Call(call) => self.calls[call].over |= !self.calls[call].running,
-                Entry::Task(task) => {
-                    if self.tasks[task].end.is_some() || self.tasks[task].running {
-                        continue;
-                    }
-                    self.tasks[task].running = true;
-                    let panicked = self.destructor(task);
-                    self.tasks[task].running = false;
-                    let end = if panicked {
-                        End::Failed
-                    } else {
-                        End::Cancelled
-                    };
-                    self.ended(task, end, false);
-                }
-            }
-        }
-        self.burying = false;
-    }
-
-    fn ended(&mut self, task: usize, end: End, also: bool) {
-        let t = &mut self.tasks[task];
-        t.end = Some(end);
-        t.pinned = true;
-        t.aside |= also;
-        self.counts.live -= 1;
-        match end {
-            End::Returned => self.counts.returned += 1,
-            End::Cancelled => self.counts.cancelled += 1,
-            End::Failed => {
-                self.counts.failed += 1;
-                self.counts.unread += 1;
-            }
-        }
-        let aside = self.tasks[task].aside;
-        match end {
-            End::Cancelled => {
-                let queue: VecDeque<usize> = std::mem::take(&mut self.tasks[task].callbacks).into();
-                self.publish(task);
-                if !queue.is_empty() {
-                    self.items.push_back(Item::Calls(Calls {
-                        task,
-                        end,
-                        pinned: false,
-                        also: false,
-                        queue,
-                    }));
-                }
-            }
-            End::Returned if !aside => self.publish(task),
-            _ => self.items.push_back(Item::Ended(task, also)),
-        }
-    }
-
-    fn settle(&mut self) {
-        if !self.items.is_empty() {
-            self.settle_within(&mut { ALL });
-        }
-    }
-
-    fn settle_all(&mut self) {
-        for _ in 0..1_000 {
-            if self.items.is_empty() {
-                break;
-            }
-            self.settle();
-        }
-    }
-
-    fn settle_within(&mut self, left: &mut usize) {
-        if std::mem::replace(&mut self.settling, true) {
-            return;
-        }
-        let mut now = self.items.len();
-        while now > 0 {
-            let Some(item) = self.items.pop_front() else {
-                break;
-            };
-            now -= 1;
-            match item {
-                Item::Ended(task, also) => {
-                    if let Some(calls) = self.finish(task, also) {
-                        self.items.push_front(Item::Calls(calls));
-                        now += 1;
-                    }
-                }
-                Item::CallFailed => self.dispatch("Callback", None),
-                Item::Calls(calls) => {
-                    if let Some(rest) = self.run_calls(calls, left) {
-                        self.items.push_front(Item::Calls(rest));
-                        break;
-                    }
-                }
-                Item::Unread(task) => self.conclude(task, false),
-                Item::Notice(kind, task) => self.dispatch(kind, task),
-            }
-        }
-        self.settling = false;
-    }
-
-    fn settle_reports(&mut self) {
-        if std::mem::replace(&mut self.settling, true) {
-            return;
-        }
-        while let Some(at) = self
-            .items
-            .iter()
-            .position(|item| matches!(item, Item::Unread(_) | Item::Notice(..)))
-        {
-            match self.items.remove(at) {
-                Some(Item::Unread(task)) => self.conclude(task, false),
-                Some(Item::Notice(kind, task)) => self.dispatch(kind, task),
-                _ => unreachable!("just found"),
-            }
-        }
-        self.settling = false;
-    }
-
-    fn finish(&mut self, task: usize, also: bool) -> Option<Calls> {
-        let end = self.tasks[task].end.expect("it has ended");
-        if end == End::Failed && self.shutting {
-            self.report_task(task, "Shutdown");
-        } else if end == End::Failed && !self.program.if_unretrieved {
-            self.report_task(task, "TaskFailed");
-        }
-        let queue: VecDeque<usize> = std::mem::take(&mut self.tasks[task].callbacks).into();
-        if queue.is_empty() {
-            self.conclude(task, also);
-            return None;
-        }
-        Some(Calls {
-            task,
-            end,
-            pinned: true,
-            also,
-            queue,
-        })
-    }
-
-    fn run_calls(&mut self, mut calls: Calls, left: &mut usize) -> Option<Calls> {
-        while let Some(id) = calls.queue.pop_front() {
-            if *left == 0 {
-                calls.queue.push_front(id);
-                return Some(calls);
-            }
-            *left -= 1;
-            self.callbacks[id].done = true;
-            let task = calls.task;
-            self.say(format!("callback {id} of {task}: {}", word(calls.end)));
-            // Every second one asks for the outcome.
-            if id % 2 == 1 && calls.pinned && calls.end == End::Failed {
-                self.mark_read(task);
-            }
-            let program = self.program;
-            let ops = &program.script(self.callbacks[id].script).ops;
-            if self.act_ops(Who::Callback(id), ops) {
-                self.tell("Callback", Some(task));
-            }
-        }
-        if calls.pinned {
-            self.conclude(calls.task, calls.also);
-        }
-        None
-    }
-
-    fn conclude(&mut self, task: usize, also: bool) {
-        let t = &self.tasks[task];
-        let untold = t.end == Some(End::Failed) && !t.told && !t.read;
-        if untold && !t.claimed {
-            self.report_task(task, "NeverRetrieved");
-        }
-        if also {
-            self.tell("Destructor", Some(task));
-        }
-        self.publish(task);
-    }
-
-    fn publish(&mut self, task: usize) {
-        if self.tasks[task].late {
-            if let Some(late) = self.late.iter_mut().find(|late| late.task == task) {
-                late.pinned = true;
-                return;
-            }
-            self.tasks[task].late = false;
-        }
-        self.tasks[task].pinned = false;
-        if let Some(awaiter) = self.tasks[task].awaiter.take() {
-            self.wake_task(awaiter);
-        }
-    }
-
-    fn report_task(&mut self, task: usize, kind: &'static str) {
-        self.tasks[task].told = true;
-        self.counts.unread -= 1;
-        self.counts.reported += 1;
-        self.dispatch(kind, Some(task));
-    }
-
-    fn mark_read(&mut self, task: usize) {
-        let t = &mut self.tasks[task];
-        if !t.told && !t.read {
-            t.read = true;
-            self.counts.unread -= 1;
-            self.counts.retrieved += 1;
-        }
-    }
-
-    fn tell(&mut self, kind: &'static str, task: Option<usize>) {
-        self.items.push_back(Item::Notice(kind, task));
-        if !self.driven {
-            self.settle_reports();
-        }
-    }
-
-    fn dispatch(&mut self, kind: &'static str, task: Option<usize>) {
-        self.counts.reports += 1;
-        let about = match task {
-            None => "-".to_owned(),
-            Some(task) if self.tasks[task].known => task.to_string(),
-            Some(_) => "?".to_owned(),
-        };
-        match self.handler {
-            Some(script) if self.depth < 8 => {
-                self.say(format!("handler: {kind} {about}"));
-                self.depth += 1;
-                let program = self.program;
-                let panicked = self.act_ops(Who::Handler, &program.script(script).ops);
-                self.depth -= 1;
-                if panicked {
-                    self.counts.reports += 1;
-                    self.say(format!("default: Handler of {kind} {about}"));
-                }
-            }
-            _ => self.say(format!("default: {kind} {about}")),
-        }
-    }
-
-    // --- handles ----------------------------------------------------------------------------------------------------
-
-    /// How it ended, if its outcome can be taken.
-    fn takeable(&self, task: usize) -> Option<End> {
-        let t = &self.tasks[task];
-        if t.pinned { None } else { t.end }
-    }
-
-    fn take(&mut self, task: usize) {
-        if self.tasks[task].end == Some(End::Failed) {
-            self.mark_read(task);
-        }
-        self.tasks[task].taken = true;
-        self.tasks[task].claimed = false;
-    }
-
-    /// A handle is dropped.
-    fn give_up(&mut self, task: usize) {
-        self.tasks[task].place = Place::Gone;
-        if !std::mem::take(&mut self.tasks[task].claimed) || self.takeable(task).is_none() {
-            return;
-        }
-        let t = &self.tasks[task];
-        if t.end == Some(End::Failed) && !t.told && !t.read {
-            self.tasks[task].pinned = true;
-            self.items.push_back(Item::Unread(task));
-            self.settle_reports();
-        }
     }
 }
