@@ -96,6 +96,35 @@ impl<'env> Builder<'env> {
         self
     }
 
+    /// How much later than their deadline timers may fire, so that more of them end one wait of the thread. Zero unless set:
+    /// each deadline that nothing else shares ends a wait of its own, and a thousand sleeps that end at a thousand times wake
+    /// the thread a thousand times.
+    ///
+    /// Nothing fires early, and the order stays. The thread waits until the earliest deadline and this are over, and whatever
+    /// ends the wait before, a wake from another thread say, fires all that is due by then. A slack of a millisecond is what
+    /// tokio's timers have. It is for the waits of the executor itself ([`block_on`](Executor::block_on),
+    /// [`run_forever`](Executor::run_forever), [`shutdown`](Executor::shutdown), whose grace it does not prolong): the deadlines
+    /// in [`Progress`](crate::Progress) and those told to a host of [`run_until`](Executor::run_until) are exact. A
+    /// [virtual clock](Self::virtual_clock) has none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainstay::{Executor, sleep, spawn};
+    ///
+    /// let ex = Executor::builder().timer_slack(Duration::from_millis(20)).build();
+    /// ex.block_on(async {
+    ///     let first = spawn(sleep(Duration::from_millis(1)));
+    ///     let second = spawn(sleep(Duration::from_millis(2)));
+    ///     first.await.unwrap();
+    ///     assert!(second.is_finished(), "one wait for both");
+    /// });
+    /// ```
+    #[doc(alias = "coalesce")]
+    pub fn timer_slack(mut self, slack: Duration) -> Self {
+        self.settings.slack = slack;
+        self
+    }
+
     /// Polls what is ready in a pass in an order drawn from `seed` instead of first in, first out: to find what depends
     /// on the order. The same seed gives the same order.
     pub fn shuffle(mut self, seed: u64) -> Self {

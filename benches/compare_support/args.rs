@@ -15,6 +15,7 @@ Usage: cargo bench --bench compare -- [OPTIONS]
   --peer NAME       only this peer; repeatable
                     rows of the group `scale` are measured if they are named only
   --huge            rows of `scale` with 10,000,000 tasks, too; they need up to 10 GB
+  --timer-slack US  give mainstay's timers this many microseconds of slack (it has none unless asked; tokio's have 1000)
   --rounds N        samples of each peer on each row
   --check           one small sample of each, for its checks (always so in a build with debug assertions); the
                     times mean nothing, so nothing is drawn, and nothing put into files
@@ -34,6 +35,8 @@ Other arguments are ignored, such as those that cargo adds.";
 pub(crate) struct Args {
     rows: Vec<String>,
     peers: Vec<String>,
+    /// In microseconds.
+    pub(crate) timer_slack: Option<usize>,
     pub(crate) rounds: Option<usize>,
     pub(crate) check: bool,
     pub(crate) huge: bool,
@@ -96,6 +99,7 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Args, String>
         match option.as_str() {
             "--row" => args.rows.push(value()?),
             "--peer" => args.peers.push(value()?),
+            "--timer-slack" => args.timer_slack = Some(number(&option, &value()?)?),
             "--rounds" => args.rounds = Some(number(&option, &value()?)?),
             "--once" => args.once = Some(number(&option, &value()?)?),
             "--footprint" => args.footprint = Some(number(&option, &value()?)?),

@@ -14,6 +14,7 @@ use super::{
     memory::{self, Footprint},
     output::Output,
     peer::Column,
+    peers,
     rows::{HUGE, ROWS, Row, SCALE, SCALE_GROUP, Size, is_in},
     sections, table,
 };
@@ -47,6 +48,10 @@ fn run(prefix: &str, columns: Vec<Column>, args: &Args) -> Result<(), String> {
     let mut out = Output::default();
     if args.help {
         return print_help(&mut out, &columns);
+    }
+    if let Some(micros) = args.timer_slack {
+        peers::mainstay::set_timer_slack(micros);
+        out.line(&format!("mainstay's timers have a slack of {micros} us.\n"))?;
     }
     let columns = chosen_columns(columns, args)?;
     let (rows, with_memory) = chosen_rows(args)?;

@@ -143,6 +143,7 @@ pub(crate) struct Settings {
     pub(crate) policy: ReportPolicy,
     pub(crate) capacity: usize,
     pub(crate) virtual_clock: bool,
+    pub(crate) slack: Duration,
     pub(crate) shuffle: Option<u64>,
     /// `None`: as the environment says.
     pub(crate) debug: Option<bool>,
@@ -187,7 +188,7 @@ impl Scheduler {
             inbox,
             owed: RefCell::default(),
             hosts: Hosts::default(),
-            time: Time::new(settings.virtual_clock),
+            time: Time::new(settings.virtual_clock, settings.slack),
             shuffle: settings.shuffle.map(Cell::new),
             debugging,
             hooks,

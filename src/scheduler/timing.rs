@@ -59,16 +59,20 @@ pub(crate) struct Time {
     since: Cell<usize>,
     /// The time by the virtual clock, if this executor has one.
     virtual_now: Option<Cell<Instant>>,
+    /// How long a park may go on beyond a deadline.
+    slack: Duration,
 }
 
 impl Time {
-    pub(super) fn new(virtual_clock: bool) -> Self {
+    pub(super) fn new(virtual_clock: bool, slack: Duration) -> Self {
         Time {
             timers: RefCell::new(Timers::new()),
             due: RefCell::default(),
             armed: Cell::new(false),
             since: Cell::new(0),
             virtual_now: virtual_clock.then(|| Cell::new(Instant::now())),
+            // Jumps are exact, and cost nothing.
+            slack: if virtual_clock { Duration::ZERO } else { slack },
         }
     }
 }
@@ -260,9 +264,13 @@ impl Scheduler {
         true
     }
 
-    /// Waits until another thread notifies or the next deadline, or `limit`, comes; with a virtual clock, jumps there.
+    /// Waits until another thread notifies or the next deadline with its slack, or `limit`, comes; with a virtual clock, jumps
+    /// there.
     pub(crate) fn park(&self, limit: Option<Instant>) {
-        let deadline = match (self.next_deadline(), limit) {
+        // A slack beyond the clock's end is for ever.
+        let due = self.next_deadline();
+        let due = due.and_then(|deadline| deadline.checked_add(self.time.slack));
+        let deadline = match (due, limit) {
             (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
             (deadline, limit) => deadline.or(limit),
         };

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::{
@@ -116,6 +117,75 @@ fn a_sleep_never_ends_early() {
             assert!(start.elapsed() >= duration);
         }
     });
+}
+
+// Nothing is early, and one wait of the thread is enough for all that is due within the slack.
+#[test]
+fn with_slack_what_is_due_soon_after_ends_together_and_none_early() {
+    let slack = Duration::from_millis(400);
+    let ex = Executor::builder().timer_slack(slack).build();
+    let start = Instant::now();
+    let ended = Trace::new();
+    let mut sleeps: Vec<_> = [300, 1, 200, 100]
+        .map(|ms| {
+            let ended = ended.clone();
+            ex.spawn(async move {
+                sleep(Duration::from_millis(ms)).await;
+                assert!(start.elapsed() >= Duration::from_millis(ms));
+                ended.push(ms.to_string());
+            })
+        })
+        .into();
+    let first = ex.block_on(sleeps.remove(1));
+    first.expect("it is not early");
+    ended.assert(&["1", "100", "200", "300"]);
+    assert!(start.elapsed() >= slack, "the whole of it was waited for");
+    for sleep in sleeps {
+        ex.block_on(sleep).expect("it is not early");
+    }
+}
+
+// The slack is no delay: whatever ends the wait before, fires what is due.
+#[test]
+fn with_slack_a_wake_from_another_thread_fires_what_is_due() {
+    let ex = Executor::builder().timer_slack(Duration::MAX).build();
+    let spawner = ex.spawner();
+    let due = ex.spawn(async { sleep(Duration::from_millis(1)).await });
+    let thread = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        spawner.call_soon(|_| {}).expect("it lives");
+    });
+    ex.block_on(due).expect("it is not waited for ever");
+    thread.join().expect("it ends");
+}
+
+// The root's limits are not prolonged by it: a shutdown ends with its grace.
+#[test]
+fn with_slack_a_shutdown_still_ends_with_its_grace() {
+    let ex = Executor::builder().timer_slack(SECOND * 3600).build();
+    ex.task()
+        .background()
+        .spawn(async {
+            // It listens, and does not end.
+            mainstay::cancel_requested().await;
+            sleep(SECOND * 7200).await;
+        })
+        .detach();
+    ex.run_until_stalled();
+    let report = ex.shutdown(Duration::from_millis(5));
+    assert_eq!(report.dropped(), 1);
+}
+
+// Virtual time is exact, whatever the slack.
+#[test]
+fn slack_does_nothing_to_a_virtual_clock() {
+    let ex = Executor::builder()
+        .timer_slack(SECOND)
+        .virtual_clock()
+        .build();
+    let start = ex.now();
+    ex.block_on(async { sleep(SECOND * 5).await });
+    assert_eq!(ex.now() - start, SECOND * 5);
 }
 
 // Issue: `Duration::MAX` and zero are fine.

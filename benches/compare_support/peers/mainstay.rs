@@ -1,6 +1,6 @@
 //! mainstay as it comes out of `Executor::new()`.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, sync::OnceLock, time::Duration};
 
 use mainstay::{Executor, JoinError, JoinHandle};
 
@@ -10,6 +10,14 @@ use super::super::{
 };
 
 pub(crate) struct Mainstay(Executor<'static>);
+
+/// The slack of its timers, where the command line asks for one.
+static SLACK: OnceLock<Duration> = OnceLock::new();
+
+/// Gives the timers of those that are made from now on a slack, in microseconds.
+pub(crate) fn set_timer_slack(micros: usize) {
+    SLACK.get_or_init(|| Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)));
+}
 
 impl Peer for Mainstay {
     const NAME: &'static str = super::OURS;
@@ -22,6 +30,13 @@ impl Peer for Mainstay {
 
     fn new() -> Self {
         Self(Executor::new())
+    }
+
+    fn with_timers() -> Self {
+        match SLACK.get() {
+            None => Self::new(),
+            Some(&slack) => Self(Executor::builder().timer_slack(slack).build()),
+        }
     }
 
     fn block_on<F: Future>(&self, root: F) -> F::Output {

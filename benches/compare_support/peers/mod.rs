@@ -3,7 +3,7 @@
 mod async_executor;
 mod compio;
 mod local_pool;
-mod mainstay;
+pub(crate) mod mainstay;
 pub(crate) mod root;
 mod tokio;
 
