@@ -97,6 +97,7 @@ fn builder(_: &Executor<'static>) {
         .report(ReportPolicy::IfUnretrieved)
         .capacity(10)
         .virtual_clock()
+        .timer_slack(LATER)
         .shuffle(7)
         .debug(true)
         .slow_poll_threshold(LATER)
