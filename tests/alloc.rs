@@ -618,6 +618,21 @@ fn an_executor_that_shrinks_is_as_small_as_a_new_one() {
     });
 }
 
+// A task with an allocation of its own gives that back at its end, in a cancel or a destructor, say: no place to ask for more.
+#[test]
+fn a_big_task_ends_without_allocating_also_after_a_shrink() {
+    let ex = Executor::new();
+    for _ in 0..100 {
+        ex.spawn(sized::<20_000>()).detach();
+    }
+    ex.tick(100);
+    ex.shrink();
+    assert_eq!(ex.len(), 100);
+    let ends = || assert!(!ex.run_until_stalled().more);
+    assert_eq!(allocations(ends), 0);
+    assert!(ex.is_empty());
+}
+
 // P7: a root's place is let again when its drive is over.
 #[test]
 fn a_thousand_roots_take_no_more_memory_than_one() {

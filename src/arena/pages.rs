@@ -313,7 +313,9 @@ impl Pages {
                 no_slots()
             }
         };
-        let idle = store.idle.try_reserve(missing).is_ok() && store.pages.try_reserve(1).is_ok();
+        // For every frame, so that giving one back, which destructors do, allocates nothing.
+        let room = len - store.idle.len();
+        let idle = store.idle.try_reserve(room).is_ok() && store.pages.try_reserve(1).is_ok();
         let frames = store.frames.try_reserve(missing).is_ok();
         // The table may have moved, whatever fails next.
         Self::publish(&store, front);
@@ -450,7 +452,7 @@ impl Pages {
             gone += 1;
         }
         idle.drain(..gone);
-        idle.shrink_to_fit();
+        idle.shrink_to(frames.len());
         frames.shrink_to_fit();
         store.pages.shrink_to_fit();
         Self::publish(store, front);
