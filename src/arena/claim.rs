@@ -11,7 +11,7 @@ use crate::completion::{Awaiter, End, Extras};
 use crate::exception::Exception;
 use crate::remote::table;
 use crate::task::{Name, TaskId};
-use crate::unwind::{Panic, bury, catch};
+use crate::unwind::{Panic, bury, catch_drop};
 
 use super::cell::{take_panic, take_value};
 use super::ended::Pinned;
@@ -381,8 +381,7 @@ impl<T> Claim<T> {
             None
         };
         header.clear(CLAIMED);
-        // SAFETY: the arena is that of the slot, whose tenant this claim has kept; neither is touched afterwards.
-        unsafe { Arena::vacate_claimed(arena, slot) };
+        // First, so that this names the slot no more whatever comes of giving it back.
         match named {
             None => self.spend(id, end),
             Some(name) => self.leave(Remains {
@@ -392,6 +391,8 @@ impl<T> Claim<T> {
                 refused: Cell::new(None),
             }),
         }
+        // SAFETY: the arena is that of the slot, whose tenant this claim has kept; neither is touched afterwards.
+        unsafe { Arena::vacate_claimed(arena, slot) };
         Some(taken)
     }
 
@@ -436,22 +437,23 @@ impl<T> Claim<T> {
         let header = self.header()?;
         let flags = header.flags.get();
         header.clear(CLAIMED);
-        let mut pinned = None;
-        if flags & (ENDED | PINNED) == ENDED {
-            let arena = Self::arena(header);
-            if flags & (STORED | EXTRAS) == 0 {
-                // SAFETY: the arena is that of the slot, whose tenant this claim has kept; neither is touched afterwards.
-                unsafe { Arena::vacate_claimed(arena, slot) };
-            } else {
-                header.set(PINNED);
-                // SAFETY: the arena is alive: its tenant keeps it.
-                let arena = unsafe { arena.as_ref() };
-                // SAFETY: ended, and pinned by this call; the arena is the slot's.
-                pinned = Some(unsafe { Pinned::new(arena, slot) });
-            }
+        let arena = (flags & (ENDED | PINNED) == ENDED).then(|| Self::arena(header));
+        let has_something = flags & (STORED | EXTRAS) != 0;
+        if arena.is_some() && has_something {
+            header.set(PINNED);
         }
+        // As in `take`.
         self.spend(TaskId::new(0), End::Returned);
-        pinned
+        let arena = arena?;
+        if !has_something {
+            // SAFETY: the arena is that of the slot, whose tenant this claim has kept; neither is touched afterwards.
+            unsafe { Arena::vacate_claimed(arena, slot) };
+            return None;
+        }
+        // SAFETY: the arena is alive: its tenant keeps it.
+        let arena = unsafe { arena.as_ref() };
+        // SAFETY: ended, and pinned by this call; the arena is the slot's.
+        Some(unsafe { Pinned::new(arena, slot) })
     }
 }
 
@@ -510,8 +512,11 @@ impl<T> Claim<T> {
             if let Some(pinned) = self.give_up() {
                 // Nobody is left to be told what the destructors do.
                 let (awaiter, dropped) = pinned.publish_for_handle();
-                drop(catch(move || drop(awaiter)));
-                if let Err(panic) = dropped {
+                // User code: Drop of a foreign waker.
+                for panic in [catch_drop(awaiter), dropped]
+                    .into_iter()
+                    .filter_map(Result::err)
+                {
                     drop(bury(panic));
                 }
             }

@@ -276,8 +276,11 @@ impl Drop for Pinned {
         }
         // Not published: a safety net for teardown. Nothing is told any more.
         let (awaiter, dropped) = self.settle();
-        drop(catch(move || drop(awaiter)));
-        if let Err(panic) = dropped {
+        // User code: Drop of a foreign waker.
+        for panic in [catch_drop(awaiter), dropped]
+            .into_iter()
+            .filter_map(Result::err)
+        {
             drop(bury(panic));
         }
     }

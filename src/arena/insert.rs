@@ -175,21 +175,52 @@ impl<'env> Opened<'_, 'env> {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let arena = self.arena;
-        let class = Typed::<F, J, M>::CLASS;
-        let slot = arena.pages.take(
-            class,
-            Typed::<F, J, M>::LAYOUT,
-            &arena.front,
-            arena.endpoint,
-        );
-        // SAFETY: `take` gave a vacant slot of this type's class. The gate is of this arena: either `F: 'static`, or its
+        let slot = self.take::<F, J, M>();
+        // SAFETY: the slot is vacant, and of this type's class.
+        unsafe { self.move_in::<F, J, M>(slot, identity, future, flags, location) };
+        slot
+    }
+
+    /// A vacant slot for such a task.
+    #[inline]
+    #[track_caller]
+    pub(super) fn take<F, J, M>(&self) -> NonNull<Header>
+    where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        let Arena {
+            pages,
+            front,
+            endpoint,
+            ..
+        } = self.arena;
+        let (class, layout) = (Typed::<F, J, M>::CLASS, Typed::<F, J, M>::LAYOUT);
+        pages.take(class, layout, front, endpoint)
+    }
+
+    /// # Safety
+    ///
+    /// The slot came from [`take`](Self::take) for the same types, and is vacant.
+    #[inline]
+    pub(super) unsafe fn move_in<F, J, M>(
+        self,
+        slot: NonNull<Header>,
+        identity: Identity,
+        future: F,
+        flags: u32,
+        location: &'static Location<'static>,
+    ) where
+        F: Future + 'env,
+        J: Judge<F::Output>,
+    {
+        // SAFETY: the caller gives a vacant slot of this type's class. The gate is of this arena: either `F: 'static`, or its
         // owner's 'env outlives every time at which the owner is borrowed (`Driven`) and its drop, and BORROWS, which
         // is in the gate's flags, keeps the future untouched at other times (A5).
         unsafe { store_future(slot, future) };
         // SAFETY: a slot of a live page.
         let header = unsafe { slot.as_ref() };
-        let dedicated = if class == pages::NO_CLASS {
+        let dedicated = if Typed::<F, J, M>::CLASS == pages::NO_CLASS {
             slots::DEDICATED
         } else {
             0
@@ -200,7 +231,6 @@ impl<'env> Opened<'_, 'env> {
             Typed::<F, J, M>::VTABLE,
             location,
         );
-        slot
     }
 }
 

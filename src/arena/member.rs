@@ -13,7 +13,6 @@ use super::cell::Judge;
 use super::claim::Claim;
 use super::ended::{Ended, Pinned};
 use super::owner::Opened;
-use super::record::reference;
 use super::slots::{CLAIMED, HELD_BACK, Header, MEMBER, QUEUED, REQUESTED};
 use super::{Arena, TaskRef};
 
@@ -32,12 +31,14 @@ impl<'env> Opened<'_, 'env> {
         J: Judge<F::Output>,
     {
         let identity = self.arena.next_identity();
-        let flags = QUEUED | CLAIMED;
-        let slot = self.occupy::<F, J, Membership>(identity, future, flags, location);
-        // SAFETY: just occupied.
+        let slot = self.take::<F, J, Membership>();
+        // SAFETY: a slot of a live page.
         let header = unsafe { slot.as_ref() };
-        let task = reference(header);
-        let admission = group.admit(task.id, task.index);
+        // Were this to panic, there would be no task, and one vacant slot less to be let.
+        let admission = group.admit(identity.id(), header.index());
+        let flags = QUEUED | CLAIMED;
+        // SAFETY: the slot is vacant still, and of this type's class.
+        unsafe { self.move_in::<F, J, Membership>(slot, identity, future, flags, location) };
         // SAFETY: the place is of this type by `occupy`, and nobody was told of it before the flag below.
         unsafe { place(slot).write(Membership::new(group, admission.tag)) };
         header.set(MEMBER);

@@ -18,7 +18,8 @@
 //!
 //! - **A1** A future does not move and its cell is not freed from `insert` until it is dropped in place.
 //! - **A2** A future is touched only while its slot is on the poll stack: named by `Front::running`, or marked `RUNNING`.
-//!   Exactly one frame puts it there, and takes it off. So there is one reference to a future at a time.
+//!   Exactly one frame puts it there, and takes it off, and no arena is driven within its own drive. So there is one
+//!   reference to a future at a time.
 //! - **A3** A cell is vacated only when its future is gone (`ENDED`), it holds nothing (not `STORED`), no claim
 //!   (`CLAIMED`) and no token (`PINNED`) exists.
 //! - **A4** What a cell holds is taken or dropped only by the claim while it is not `PINNED`, or, when there is no claim,
@@ -190,11 +191,12 @@ impl Arena {
         self.open.set(accepting && self.driven.get());
     }
 
-    /// Leave to run and drop futures, if the arena is being driven.
+    /// Calls `f` with leave to run and drop futures, if the arena is being driven.
     #[inline]
-    pub(crate) fn driven(&self) -> Option<Driven<'_>> {
-        // SAFETY: the flag is set by `Owner::drive` alone, for as long as it is on the stack.
-        self.driven.get().then(|| unsafe { Driven::new(self) })
+    pub(crate) fn if_driven<R>(&self, f: impl FnOnce(Driven<'_>) -> R) -> Option<R> {
+        // SAFETY: the flag is set by `Owner::drive` alone, for as long as it is on the stack; that is below this call, beyond
+        // which `f` cannot keep what it is given.
+        self.driven.get().then(|| f(unsafe { Driven::new(self) }))
     }
 
     /// Remembers what the arena belongs to, for claims to find.
@@ -407,6 +409,8 @@ impl Arena {
             flags & ENDED != 0 && flags & (STORED | CLAIMED | PINNED | RUNNING | VACANT) == 0
         );
         if flags & (EXTRAS | MEMBER) != 0 {
+            // There is no token, and none is to be made by whoever looks meanwhile.
+            header.set(PINNED);
             self.drop_extras(slot);
             // What is dropped there may have driven, which takes entries out of the queue.
             flags = header.flags.get();
@@ -519,8 +523,10 @@ impl Arena {
         // The pointer that `Rc::as_ptr` gave: counting needs one that is good for the counters too.
         let counted: *const Arena = arena.endpoint.owner().cast_const().cast();
         let legacy = arena.legacy.take();
-        // User code: Drop of the exception handler, which the host owns; the host contains it.
-        drop(legacy);
+        // User code: Drop of what users gave the host. It contains that; and whatever it does, the count below is given back.
+        if let Err(panic) = catch_drop(legacy) {
+            drop(bury(panic));
+        }
         // SAFETY: the count that `Owner::new` took. It may be the last one.
         unsafe { Rc::decrement_strong_count(counted) };
     }

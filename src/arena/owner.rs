@@ -15,6 +15,11 @@ pub(super) fn foreign_gate() -> ! {
     unreachable!("a gate is used with the arena that it came from")
 }
 
+#[cold]
+fn nested() -> ! {
+    unreachable!("an arena is not driven within its own drive")
+}
+
 /// Leave to insert futures that borrow from `'env` into one certain arena.
 #[derive(Clone, Copy)]
 pub(crate) struct Gate<'env> {
@@ -81,20 +86,24 @@ impl<'env> Owner<'env> {
         }
     }
 
-    /// Runs `f` with leave to poll and drop. Nesting is the caller's to refuse.
+    /// Runs `f` with leave to poll and drop. Not to be nested.
     #[inline]
     pub(crate) fn drive<R>(&self, f: impl FnOnce(Driven<'_>) -> R) -> R {
-        struct Restore<'a>(&'a Arena, bool, *const Front);
+        struct Restore<'a>(&'a Arena, *const Front);
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
-                self.0.set_driven(self.1);
-                // SAFETY: drives nest, so that each undoes its own `enter` before those before it do.
-                unsafe { leave(self.2) };
+                self.0.set_driven(false);
+                // SAFETY: drives of different arenas nest, so that each undoes its own `enter` before those before it do.
+                unsafe { leave(self.1) };
             }
+        }
+        // A2: the slot that is being polled would be polled again, if it has been woken. The callers say so in their words.
+        if self.arena.is_driven() {
+            nested();
         }
         // SAFETY: the owner, and with it the arena, is borrowed until `_restore` is dropped, at the end of this call.
         let before = unsafe { enter(&self.arena) };
-        let _restore = Restore(&self.arena, self.arena.is_driven(), before);
+        let _restore = Restore(&self.arena, before);
         self.arena.set_driven(true);
         // SAFETY: this owner is borrowed for the whole call, and `f` cannot keep what it is given beyond it.
         f(unsafe { Driven::new(&self.arena) })
@@ -121,5 +130,193 @@ impl Drop for Owner<'_> {
             });
         }
         self.arena.lose_owner();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::future::{Future, pending};
+    use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+    use std::pin::Pin;
+    use std::rc::{Rc, Weak};
+    use std::task::{Context, Poll};
+
+    use super::Owner;
+    use crate::arena::cell::Plain;
+    use crate::arena::claim::Claim;
+    use crate::arena::{Arena, TaskRef};
+    use crate::completion::{Admission, Custody, End, Group, KeptFailure};
+    use crate::task::TaskId;
+
+    type Place<T> = Rc<RefCell<Option<T>>>;
+
+    fn insert<F: Future + 'static>(arena: &Arena, future: F) -> Claim<F::Output> {
+        let opened = arena.open(arena.static_gate());
+        opened.insert::<F, Plain>(future, Location::caller())
+    }
+
+    /// Its destructor inserts its like, up to `left` times. `alive` counts those that have not been dropped.
+    struct Hydra {
+        arena: Weak<Arena>,
+        left: u32,
+        alive: Rc<Cell<i32>>,
+    }
+
+    impl Hydra {
+        fn insert(arena: &Rc<Arena>, left: u32, alive: &Rc<Cell<i32>>) -> Claim<u8> {
+            alive.set(alive.get() + 1);
+            let hydra = Hydra {
+                arena: Rc::downgrade(arena),
+                left,
+                alive: Rc::clone(alive),
+            };
+            insert(arena, hydra)
+        }
+    }
+
+    impl Future for Hydra {
+        type Output = u8;
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<u8> {
+            Poll::Pending
+        }
+    }
+
+    impl Drop for Hydra {
+        fn drop(&mut self) {
+            self.alive.set(self.alive.get() - 1);
+            if let (Some(arena), true) = (self.arena.upgrade(), self.left > 0) {
+                drop(Hydra::insert(&arena, self.left - 1, &self.alive));
+            }
+        }
+    }
+
+    // A1: what was pinned keeps its memory until it is dropped. Nobody holds this one, and nothing will ever drop it.
+    #[test]
+    fn a_future_that_the_owner_could_not_drop_keeps_the_arena() {
+        for left in [0, 99, 100, 1_000] {
+            let owner = Owner::new();
+            let arena = Rc::downgrade(owner.arena());
+            let alive = Rc::new(Cell::new(0));
+            let claim = Hydra::insert(owner.arena(), left, &alive);
+            let finished = insert(owner.arena(), pending::<()>());
+            drop(owner);
+            let survives = left >= 100;
+            assert_eq!(alive.get(), i32::from(survives), "{left}");
+            assert!(arena.strong_count() > 0, "two claims are left");
+            drop((claim, finished));
+            assert_eq!(arena.strong_count() > 0, survives, "{left}");
+            if let Some(arena) = arena.upgrade() {
+                assert_eq!(arena.live().len(), 1);
+                // Neither does giving memory back touch it.
+                arena.shrink();
+                assert_eq!(arena.live().len(), 1);
+            }
+        }
+    }
+
+    // A1: nor is there anything to keep where all was dropped.
+    #[test]
+    fn an_arena_goes_with_its_owner_or_its_last_claim() {
+        let owner = Owner::new();
+        let arena = Rc::downgrade(owner.arena());
+        drop(insert(owner.arena(), pending::<()>()));
+        let kept = insert(owner.arena(), pending::<()>());
+        drop(owner);
+        assert_eq!(arena.strong_count(), 1, "the count of those who live on");
+        drop(kept);
+        assert_eq!(arena.strong_count(), 0);
+        let owner = Owner::new();
+        let arena = Rc::downgrade(owner.arena());
+        drop(insert(owner.arena(), pending::<()>()));
+        drop(owner);
+        assert_eq!(arena.strong_count(), 0);
+    }
+
+    /// Its destructor drops the owner of its own arena.
+    struct EndsAll(Place<Owner<'static>>);
+
+    impl Drop for EndsAll {
+        fn drop(&mut self) {
+            drop(self.0.take());
+        }
+    }
+
+    // A1: a future whose own destructor is running when the owner goes lies in the arena until that returns.
+    #[test]
+    fn a_future_that_is_being_dropped_keeps_the_arena() {
+        let place: Place<Owner<'static>> = Rc::default();
+        let owner = Owner::new();
+        let arena = Rc::clone(owner.arena());
+        let ends = EndsAll(Rc::clone(&place));
+        drop(insert(&arena, async move {
+            let _ends = ends;
+            pending::<()>().await;
+        }));
+        let task = arena.live()[0];
+        place.replace(Some(owner));
+        let counted = Rc::downgrade(&arena);
+        let ended = arena.destroy_unbound(task).expect("it was alive");
+        assert!(place.borrow().is_none());
+        drop(ended.pin());
+        drop(arena);
+        assert_eq!(counted.strong_count(), 0, "and no longer");
+    }
+
+    // A2: a task that has woken itself would be polled within its own poll.
+    #[test]
+    fn an_arena_is_not_driven_within_its_own_drive() {
+        let owner = Owner::new();
+        let nested = owner.drive(|_| catch_unwind(AssertUnwindSafe(|| owner.drive(|_| {}))));
+        assert!(nested.is_err());
+        assert!(!owner.arena().is_driven());
+        owner.drive(|_| assert!(owner.arena().is_driven()));
+    }
+
+    /// A group that cannot take anybody in.
+    struct Full;
+
+    impl Group for Full {
+        fn refusal(&self) -> Option<&'static str> {
+            None
+        }
+
+        fn admit(&self, _: TaskId, _: u32) -> Admission {
+            panic!("no memory")
+        }
+
+        fn custody(&self) -> Custody {
+            Custody::Policy
+        }
+
+        fn concluded(
+            &self,
+            _: usize,
+            _: End,
+            _: Option<KeptFailure>,
+        ) -> crate::completion::Awaiter {
+            unreachable!("nobody is in it")
+        }
+    }
+
+    // A panic where a group takes a member in leaves no task behind that nobody knows of.
+    #[test]
+    fn a_group_that_panics_taking_a_member_in_leaves_no_task() {
+        let owner = Owner::new();
+        let arena = Rc::downgrade(owner.arena());
+        let dropped = Rc::new(());
+        let future = std::future::ready(Rc::clone(&dropped));
+        let spawn = || {
+            let opened = owner.arena().open(owner.gate());
+            opened.insert_member::<_, Plain>(Rc::new(Full), future, Location::caller())
+        };
+        assert!(catch_unwind(AssertUnwindSafe(spawn)).is_err());
+        assert_eq!(Rc::strong_count(&dropped), 1);
+        let none: [TaskRef; 0] = [];
+        assert_eq!(owner.arena().live(), none);
+        assert!(!owner.arena().has_ready());
+        drop(owner);
+        assert_eq!(arena.strong_count(), 0);
     }
 }

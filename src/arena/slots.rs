@@ -159,8 +159,16 @@ impl Header {
 
     #[inline]
     pub(super) fn id(&self) -> TaskId {
-        let high = u64::from(self.id_high.get()) * (Key::<usize>::GENERATION_MASK + 1);
-        TaskId::new(high | self.key().generation())
+        self.identity().id()
+    }
+
+    /// Who lives here; the key has the index, too.
+    #[inline]
+    fn identity(&self) -> Identity {
+        Identity {
+            key: self.key.get(),
+            id_high: self.id_high.get(),
+        }
     }
 
     /// Leaves the slot to nobody; `keep` are flags that stay.
@@ -215,6 +223,12 @@ impl Identity {
             key: Key::<usize>::new(executor, id, 0).word(),
             id_high: (id / (Key::<usize>::GENERATION_MASK + 1)) as u32,
         }
+    }
+
+    #[inline]
+    pub(super) fn id(self) -> TaskId {
+        let high = u64::from(self.id_high) * (Key::<usize>::GENERATION_MASK + 1);
+        TaskId::new(high | Key::from_word(self.key).generation())
     }
 }
 

@@ -34,20 +34,16 @@ impl Scheduler {
             CancelState::Running => true,
             CancelState::Asked { running } => {
                 // Asked between drives, and again in this one: it need not wait for the next look.
-                if let (Some(driven), false, false) =
-                    (self.arena.driven(), running, self.burying.get())
-                {
-                    self.bury(driven, task);
+                if !running && !self.burying.get() {
+                    self.arena.if_driven(|driven| self.bury(driven, task));
                 }
                 true
             }
             CancelState::Waiting => {
-                match self.arena.driven() {
-                    Some(driven) => self.bury(driven, task),
-                    None => {
-                        self.doomed.borrow_mut().push(task);
-                        self.prod();
-                    }
+                let buried = self.arena.if_driven(|driven| self.bury(driven, task));
+                if buried.is_none() {
+                    self.doomed.borrow_mut().push(task);
+                    self.prod();
                 }
                 true
             }
@@ -80,16 +76,15 @@ impl Scheduler {
             }
         }
         // Between drives there is no graveyard: what destructors cancel is left to the next drive.
-        let driven = self.arena.driven();
-        let outermost = driven.is_some() && !self.burying.replace(true);
+        let outermost = self.arena.is_driven() && !self.burying.replace(true);
         let done = outermost.then(|| Done(&self.burying));
         for member in members {
             if let Some(ended) = self.arena.destroy_unbound(*member) {
                 self.ended(ended);
             }
         }
-        if let (Some(driven), Some(_done)) = (driven, done) {
-            self.bury_all(driven);
+        if let Some(_done) = done {
+            self.arena.if_driven(|driven| self.bury_all(driven));
         }
         if self.is_gone() {
             // A destructor has ended the executor: no drive will settle what came of the others.
