@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use crate::arena::TaskRef;
 use crate::arena::owner::Gate;
 use crate::context::LocalHandle;
+use crate::driving;
 use crate::scheduler::Scheduler;
 use crate::scheduler::timing::Due;
 use crate::timer::TimerId;
+use crate::unwind::catch_drop;
 
 /// A callback that is to be called. Dropping this cancels nothing.
 #[doc(alias = "TimerHandle")]
@@ -31,8 +33,10 @@ impl CallHandle {
         call: impl FnOnce() + 'env,
     ) -> Self {
         let Some(live) = scheduler.upgrade() else {
-            // User code: Drop of the callback's captures; a panic is the caller's.
-            drop(call);
+            // User code: Drop of the callback's captures.
+            if let Err(panic) = catch_drop(call) {
+                driving::tell_destructor(panic, None);
+            }
             return CallHandle {
                 scheduler: Weak::new(),
                 call: None,

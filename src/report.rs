@@ -13,6 +13,7 @@ use std::io::Write as _;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
+use std::task::Waker;
 
 use crate::exception::Exception;
 use crate::task::TaskInfo;
@@ -456,6 +457,18 @@ pub(crate) fn default(context: &ExceptionContext<'_>) {
         .with_exception(Some(Exception::panic(&panic)));
         both.original = Some(context);
         write_record(&text(&both));
+        drop(bury(panic));
+    }
+}
+
+/// Wakes where there is no executor to tell of a panic: the default handler is told.
+pub(crate) fn wake_or_default(waker: Waker) {
+    // User code: a foreign waker.
+    if let Err(panic) = catch(|| waker.wake()) {
+        let context = ExceptionContext::of(ContextKind::Callback, "Panic in a waker")
+            .with_exception(Some(Exception::panic(&panic)));
+        default(&context);
+        drop(context);
         drop(bury(panic));
     }
 }

@@ -270,9 +270,11 @@ impl Members {
 
     /// Wakes whoever is to be woken.
     pub(super) fn wake(&self) {
-        let awaiter = self.take_awaiter();
-        if let Some(scheduler) = self.scheduler() {
-            scheduler.wake(awaiter, None);
+        match (self.scheduler(), self.take_awaiter()) {
+            (Some(scheduler), awaiter) => scheduler.wake(awaiter, None),
+            (None, Awaiter::Key(key)) => waker::wake_key(key),
+            (None, Awaiter::Foreign(waker)) => report::wake_or_default(waker),
+            (None, Awaiter::Nobody | Awaiter::Elsewhere(_)) => {}
         }
     }
 

@@ -22,7 +22,7 @@ use crate::locals::Locals;
 use crate::remote::handover::{Delivered, Handover, Look};
 use crate::report::{self, ContextKind, ExceptionContext};
 use crate::task::{Name, TaskId, TaskInfo, TaskState};
-use crate::unwind::{bury, catch, catch_drop};
+use crate::unwind::catch_drop;
 
 use super::{Phase, Scheduler};
 
@@ -49,14 +49,7 @@ impl<T> Drop for Promise<T> {
         else {
             return;
         };
-        // User code: a foreign waker.
-        if let Err(panic) = catch(|| waker.wake()) {
-            report::default(
-                &ExceptionContext::of(ContextKind::Callback, "Panic in a waker")
-                    .with_exception(Some(Exception::panic(&panic))),
-            );
-            drop(bury(panic));
-        }
+        report::wake_or_default(waker);
     }
 }
 

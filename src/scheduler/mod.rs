@@ -501,11 +501,15 @@ impl Drop for Scheduler {
         let outside = std::mem::take(self.outside.get_mut()).into_wakers();
         let fatal = self.fatal.take();
         let note = self.note.take();
+        let items = std::mem::take(self.items.get_mut());
+        let alarms = self.drop_alarms();
         // One by one: two that panic in one drop would abort.
         // User code: Drop of the handler's and callbacks' captures, of foreign wakers, of a payload that nobody collected, of
         // task-local values.
         let dropped = [self.reporter.set_handler(None), catch_drop(fatal)]
             .into_iter()
+            .chain(items.into_iter().map(catch_drop))
+            .chain(alarms)
             .chain(note.map(Note::release))
             .chain(late.into_iter().flat_map(Calls::drop_each))
             .chain(idlers.chain(outside).map(catch_drop));

@@ -14,7 +14,7 @@ use crate::locals;
 use crate::remote::endpoint::Endpoint;
 use crate::report::ContextKind;
 use crate::timer::{TimerId, Timers};
-use crate::unwind::{catch, catch_drop};
+use crate::unwind::{Panic, catch, catch_drop};
 use crate::waker;
 
 use super::Scheduler;
@@ -370,6 +370,13 @@ impl Scheduler {
         drop(timers);
         // Keys: no user code.
         drop(disarmed);
+    }
+
+    /// Drops what is armed still, when nothing will fire it any more.
+    pub(super) fn drop_alarms(&mut self) -> impl Iterator<Item = Result<(), Box<Panic>>> + use<> {
+        let alarms = self.time.timers.get_mut().disarm_if(|_| true);
+        // User code: Drop of foreign wakers.
+        alarms.into_iter().map(catch_drop)
     }
 
     /// Drops a callback uncalled. `false`: it was called, or dropped before.

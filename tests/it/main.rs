@@ -25,6 +25,7 @@ mod groups_task_group;
 mod hooks;
 mod hostile;
 mod hostile_catalogue;
+mod hostile_late;
 mod hostile_places;
 mod hosts;
 mod memory;
