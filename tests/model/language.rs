@@ -46,7 +46,7 @@ pub(crate) enum Op {
     Listen,
     /// Ends a fallible task with an `Err`, another one with its value.
     Fail,
-    // Supervisors, from anywhere.
+    // Supervisors and task groups, from anywhere.
     Supervise,
     SpawnIn {
         group: u8,
@@ -70,7 +70,12 @@ pub(crate) enum Op {
         group: u8,
         ms: u8,
     },
+    /// From a task: a task group's scope, whose body is the script.
+    Scope(u8),
 }
+
+/// How many scopes a task is in at once, at most.
+pub(crate) const DEPTH: usize = 4;
 
 /// What one piece of user code does, and what the destructor does if it is a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,6 +151,7 @@ pub(crate) enum Flow {
     Await(usize),
     Listen,
     End(usize, u8),
+    Scope(u8),
 }
 
 /// What ops can do. One implementation is the library, the other the reference.
@@ -177,7 +183,7 @@ pub(crate) trait World {
     fn supervise(&mut self);
     /// `None`, here and below: nobody has the group any more.
     fn spawn_in(&mut self, group: usize, script: u8, fallible: bool) -> Option<()>;
-    fn abort(&mut self, group: usize) -> Option<()>;
+    fn abort(&mut self, group: usize) -> Option<bool>;
     fn drop_group(&mut self, group: usize) -> Option<()>;
     fn group_handler(&mut self, group: usize, script: Option<u8>) -> Option<()>;
     fn size(&mut self, group: usize) -> Option<(usize, bool)>;
@@ -311,7 +317,9 @@ pub(crate) fn run(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -
                     }
                 }
             }
-            Op::Listen
+            Op::Scope(script) if in_task => return Flow::Scope(script),
+            Op::Scope(_)
+            | Op::Listen
             | Op::Yield
             | Op::Wait
             | Op::Sleep(_)
@@ -357,7 +365,7 @@ impl<C: Choices> Random<C> {
 
     /// One of the ops; those of groups come more often than the others, where there are any.
     fn op(&mut self, groups: bool) -> Op {
-        match self.below(if groups { 60 } else { 40 }) {
+        match self.below(if groups { 66 } else { 40 }) {
             0..=7 => Op::Spawn {
                 script: self.byte(),
                 fallible: self.below(2) == 0,
@@ -426,10 +434,11 @@ impl<C: Choices> Random<C> {
                 group: self.byte(),
                 tasks: self.byte(),
             },
-            _ => Op::End {
+            57..=59 => Op::End {
                 group: self.byte(),
                 ms: self.byte(),
             },
+            _ => Op::Scope(self.byte()),
         }
     }
 

@@ -11,12 +11,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use mainstay::{
-    CallHandle, CallbackId, ContextKind, ExceptionContext, ExceptionError, Executor, InvalidState,
-    JoinError, JoinHandle, LocalHandle, Outcome, Progress, ReportPolicy, ShutdownReport, Sleep,
-    Supervisor, TaskId,
+    CallHandle, CallbackId, ContextKind, ExceptionContext, ExceptionError, ExceptionGroup,
+    Executor, InvalidState, JoinError, JoinHandle, LocalHandle, Outcome, Progress, ReportPolicy,
+    ShutdownReport, Sleep, Supervisor, TaskGroup, TaskId,
 };
 
-use super::language::{FUEL, Flow, LAST_FUEL, Op, Program, Step, Who, World, run};
+use super::language::{DEPTH, FUEL, Flow, LAST_FUEL, Op, Program, Step, Who, World, run};
 
 /// What a script panics with.
 pub(crate) struct Boom;
@@ -80,9 +80,17 @@ fn word(error: &JoinError) -> &'static str {
         "cancelled"
     } else if error.is_panic() {
         "failed"
+    } else if error.in_group() {
+        "in group"
     } else {
         "own"
     }
+}
+
+#[derive(Clone)]
+enum Group {
+    Supervisor(Supervisor),
+    Scope(TaskGroup),
 }
 
 /// Everything that a program has made. No borrow of it is held while the library is called.
@@ -100,7 +108,7 @@ struct Table {
     ids: RefCell<HashMap<TaskId, usize>>,
     callbacks: RefCell<Vec<(usize, Option<CallbackId>)>>,
     calls: RefCell<Vec<CallHandle>>,
-    groups: RefCell<Vec<Option<Supervisor>>>,
+    groups: RefCell<Vec<Option<Group>>>,
     /// The owner drives.
     driven: Cell<bool>,
 }
@@ -123,12 +131,14 @@ fn say(line: String) {
     }
 }
 
-/// A script as a task.
-struct Task {
-    number: usize,
+/// A script that is run by a task: the task's own, or the body of a scope that it is in.
+struct Frame {
+    task: usize,
+    /// Whose body it is.
+    scope: Option<usize>,
+    depth: usize,
     script: u8,
     pc: usize,
-    fallible: bool,
     mode: Mode,
 }
 
@@ -140,13 +150,24 @@ enum Mode {
     Awaiting(usize, Handle),
     Listening(Pin<Box<dyn Future<Output = ()>>>),
     Ending(usize, Pin<Box<dyn Future<Output = ShutdownReport>>>),
+    Scoped(
+        usize,
+        Pin<Box<dyn Future<Output = Result<(), ExceptionGroup>>>>,
+    ),
 }
 
-impl Task {
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+impl Frame {
+    fn name(&self) -> String {
+        match self.scope {
+            None => self.task.to_string(),
+            Some(scope) => format!("body of {scope}"),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         let mut world = real();
-        let number = self.number;
-        world.say(format!("poll {number}"));
+        let number = self.task;
+        world.say(format!("poll {}", self.name()));
         loop {
             match &mut self.mode {
                 Mode::Go | Mode::Yielded => {}
@@ -182,13 +203,23 @@ impl Task {
                     };
                     world.say(format!("{number} ended {group}: {}", in_words(&report)));
                 }
+                Mode::Scoped(group, scope) => {
+                    let group = *group;
+                    let Poll::Ready(result) = scope.as_mut().poll(cx) else {
+                        return Poll::Pending;
+                    };
+                    let result = match &result {
+                        Ok(()) => "ok".to_owned(),
+                        Err(failures) => world.failures(failures),
+                    };
+                    world.say(format!("{number} left {group}: {result}"));
+                }
             }
             drop(std::mem::replace(&mut self.mode, Mode::Go));
             let script = world.0.program.script(self.script).clone();
             match run(&mut world, Who::Task(number), &script.ops, &mut self.pc) {
                 Flow::Over => return Poll::Ready(Ok(())),
-                Flow::Fail if self.fallible => return Poll::Ready(Err(Failed)),
-                Flow::Fail => return Poll::Ready(Ok(())),
+                Flow::Fail => return Poll::Ready(Err(Failed)),
                 Flow::Panic => panic_any(Boom),
                 Flow::Yield => {
                     self.mode = Mode::Yielded;
@@ -213,22 +244,44 @@ impl Task {
                     self.mode = Mode::Awaiting(other, handle.expect("it can be awaited"));
                 }
                 Flow::End(group, ms) => {
-                    let supervisor = world.group(group).expect("it can be ended");
+                    let Some(Group::Supervisor(supervisor)) = world.group(group) else {
+                        unreachable!("it can be ended");
+                    };
                     let end = supervisor.shutdown(Duration::from_millis(ms.into()));
                     drop(supervisor);
                     self.mode = Mode::Ending(group, Box::pin(end));
+                }
+                Flow::Scope(_) if self.depth == DEPTH => {}
+                Flow::Scope(script) => {
+                    let group = world.groups();
+                    world.0.groups.borrow_mut().push(None);
+                    let body = Frame {
+                        task: number,
+                        scope: Some(group),
+                        depth: self.depth + 1,
+                        script,
+                        pc: 0,
+                        mode: Mode::Go,
+                    };
+                    let scope = TaskGroup::try_scope(move |scope: &TaskGroup| {
+                        real().0.groups.borrow_mut()[group] = Some(Group::Scope(scope.clone()));
+                        Fallible(body)
+                    });
+                    self.mode = Mode::Scoped(group, Box::pin(scope));
                 }
             }
         }
     }
 }
 
-impl Drop for Task {
+impl Drop for Frame {
     fn drop(&mut self) {
         let mut world = real();
-        let number = self.number;
-        world.say(format!("drop {number}"));
-        world.0.gone.borrow_mut()[number] = true;
+        let number = self.task;
+        world.say(format!("drop {}", self.name()));
+        if self.scope.is_none() {
+            world.0.gone.borrow_mut()[number] = true;
+        }
         drop(std::mem::replace(&mut self.mode, Mode::Go));
         let script = world.0.program.script(self.script).clone();
         act(&mut world, Who::Destructor(number), &script.on_drop);
@@ -247,23 +300,23 @@ fn act_script(who: Who, script: u8) {
     act(&mut world, who, &script.ops);
 }
 
-struct Plain(Task);
+struct Plain(Frame);
 
 impl Future for Plain {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.step(cx).map(drop)
+        self.0.poll(cx).map(drop)
     }
 }
 
-struct Fallible(Task);
+struct Fallible(Frame);
 
 impl Future for Fallible {
     type Output = Result<(), Failed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.step(cx)
+        self.0.poll(cx)
     }
 }
 
@@ -303,7 +356,18 @@ impl Real {
         Some(result)
     }
 
-    fn spawn_as(&mut self, script: u8, fallible: bool, group: Option<&Supervisor>) {
+    fn failures(&self, failures: &ExceptionGroup) -> String {
+        let numbers: Vec<String> = failures
+            .iter()
+            .map(|(task, _)| match task {
+                Some(task) => self.0.ids.borrow()[&task.id()].to_string(),
+                None => "body".to_owned(),
+            })
+            .collect();
+        format!("{numbers:?} cancelled {}", failures.is_cancelled())
+    }
+
+    fn spawn_as(&mut self, script: u8, fallible: bool, group: Option<&Group>) {
         let number = self.tasks();
         self.say(format!("spawn {number}"));
         let table = &self.0;
@@ -312,18 +376,25 @@ impl Real {
         table.wakers.borrow_mut().push(None);
         table.woken.borrow_mut().push(false);
         table.gone.borrow_mut().push(false);
-        let task = Task {
-            number,
+        let task = Frame {
+            task: number,
+            scope: None,
+            depth: 0,
             script,
             pc: 0,
-            fallible,
             mode: Mode::Go,
         };
         let handle = match (group, fallible) {
             (None, true) => Handle::Fallible(self.local().spawn_fallible(Fallible(task))),
             (None, false) => Handle::Plain(self.local().spawn(Plain(task))),
-            (Some(group), true) => Handle::Fallible(group.spawn_fallible(Fallible(task))),
-            (Some(group), false) => Handle::Plain(group.spawn(Plain(task))),
+            (Some(Group::Supervisor(group)), true) => {
+                Handle::Fallible(group.spawn_fallible(Fallible(task)))
+            }
+            (Some(Group::Supervisor(group)), false) => Handle::Plain(group.spawn(Plain(task))),
+            (Some(Group::Scope(group)), true) => {
+                Handle::Fallible(group.spawn_fallible(Fallible(task)))
+            }
+            (Some(Group::Scope(group)), false) => Handle::Plain(group.spawn(Plain(task))),
         };
         let id = either!(&handle, handle => handle.id());
         table.ids.borrow_mut().insert(id, number);
@@ -331,7 +402,7 @@ impl Real {
     }
 
     /// A clone, so that the group does not go while it is used.
-    fn group(&self, group: usize) -> Option<Supervisor> {
+    fn group(&self, group: usize) -> Option<Group> {
         self.0.groups.borrow()[group].clone()
     }
 }
@@ -503,6 +574,7 @@ impl World for Real {
 
     fn supervise(&mut self) {
         let group = Supervisor::new_in(&self.local());
+        let group = Group::Supervisor(group);
         self.0.groups.borrow_mut().push(Some(group));
     }
 
@@ -512,9 +584,14 @@ impl World for Real {
         Some(())
     }
 
-    fn abort(&mut self, group: usize) -> Option<()> {
-        self.group(group)?.abort();
-        Some(())
+    fn abort(&mut self, group: usize) -> Option<bool> {
+        match self.group(group)? {
+            Group::Supervisor(group) => {
+                group.abort();
+                Some(true)
+            }
+            Group::Scope(group) => Some(group.cancel()),
+        }
     }
 
     fn drop_group(&mut self, group: usize) -> Option<()> {
@@ -523,7 +600,9 @@ impl World for Real {
     }
 
     fn group_handler(&mut self, group: usize, script: Option<u8>) -> Option<()> {
-        let supervisor = self.group(group)?;
+        let Group::Supervisor(supervisor) = self.group(group)? else {
+            return None;
+        };
         match script {
             Some(script) => supervisor.set_exception_handler(move |_, context| {
                 tell(&format!("handler of {group}"), context);
@@ -535,17 +614,26 @@ impl World for Real {
     }
 
     fn size(&mut self, group: usize) -> Option<(usize, bool)> {
-        let group = self.group(group)?;
-        Some((group.len(), group.is_closed()))
+        Some(match self.group(group)? {
+            Group::Supervisor(group) => (group.len(), group.is_closed()),
+            Group::Scope(group) => (group.len(), group.is_closed()),
+        })
     }
 
     fn limit(&mut self, group: usize, tasks: u8) -> Option<()> {
-        self.group(group)?.limit(tasks.into());
+        match self.group(group)? {
+            Group::Supervisor(group) => {
+                group.limit(tasks.into());
+            }
+            Group::Scope(group) => {
+                group.limit(tasks.into());
+            }
+        }
         Some(())
     }
 
     fn can_end(&mut self, group: usize) -> bool {
-        self.0.groups.borrow()[group].is_some()
+        matches!(self.0.groups.borrow()[group], Some(Group::Supervisor(_)))
     }
 }
 

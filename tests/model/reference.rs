@@ -15,6 +15,8 @@ mod driving;
 mod ending;
 #[path = "reference/groups.rs"]
 mod groups;
+#[path = "reference/scopes.rs"]
+mod scopes;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -34,6 +36,28 @@ enum Mode {
     Listening,
     /// For the end of a group.
     Ending(usize),
+    /// In the scope of a task group. While there is a body, its frame is the next one.
+    Scoped(usize),
+}
+
+/// A script that a task runs: its own, or the body of a scope that it is in.
+struct Frame {
+    script: u8,
+    pc: usize,
+    mode: Mode,
+    /// Whose body it is.
+    scope: Option<usize>,
+}
+
+impl Frame {
+    fn new(script: u8, scope: Option<usize>) -> Self {
+        Frame {
+            script,
+            pc: 0,
+            mode: Mode::Go,
+            scope,
+        }
+    }
 }
 
 /// Where a task's handle is.
@@ -47,10 +71,9 @@ enum Place {
 }
 
 struct Task {
-    script: u8,
+    /// Outermost first.
+    frames: Vec<Frame>,
     fallible: bool,
-    pc: usize,
-    mode: Mode,
     queued: bool,
     running: bool,
     gone: bool,
@@ -65,6 +88,8 @@ struct Task {
     requested: bool,
     /// It has wanted to know whether it is.
     asks: bool,
+    /// It is woken when it is.
+    listens: bool,
     told: bool,
     read: bool,
     /// It has callbacks, or a reason: it is settled when the loop settles.
@@ -81,8 +106,11 @@ struct Task {
     /// It was refused, and nobody has been told so.
     refused: bool,
     group: Option<usize>,
-    /// Its group counts it as one that asks.
-    asking: bool,
+    /// How many its group counts that ask: itself, and each group whose scope it is in.
+    asking: usize,
+    /// Its group has the failure, which nobody has been told of (`owed`) or somebody has read before.
+    kept: bool,
+    owed: bool,
     /// Its group has too many running.
     held: bool,
 }
@@ -138,6 +166,8 @@ enum Item {
     Calls(Calls),
     Unread(usize),
     Notice(&'static str, Option<usize>),
+    /// A failure that a group had and could not hand on; `None`: its body's.
+    Kept(Option<usize>),
 }
 
 #[derive(Default)]
@@ -284,7 +314,7 @@ impl World for Model<'_> {
             None => Some("pending"),
             Some(end) => {
                 self.take(task);
-                Some(word(end))
+                Some(self.word(task, end))
             }
         }
     }
@@ -302,6 +332,7 @@ impl World for Model<'_> {
         }
         match self.takeable(task) {
             None => Some("pending"),
+            Some(End::Failed) if self.tasks[task].kept => Some("taken"),
             Some(End::Failed) => {
                 self.mark_read(task);
                 Some("failed")
@@ -427,15 +458,21 @@ impl World for Model<'_> {
     }
 
     fn supervise(&mut self) {
-        self.groups.push(Group::new());
+        self.groups.push(Group::new(None));
     }
 
     fn spawn_in(&mut self, group: usize, script: u8, fallible: bool) -> Option<()> {
         self.with_group(group, |this| this.spawn_as(script, fallible, Some(group)))
     }
 
-    fn abort(&mut self, group: usize) -> Option<()> {
-        self.with_group(group, |this| this.abort_group(group))
+    fn abort(&mut self, group: usize) -> Option<bool> {
+        self.with_group(group, |this| match this.groups[group].scope {
+            Some(_) => this.cancel_scope(group),
+            None => {
+                this.abort_group(group);
+                true
+            }
+        })
     }
 
     fn drop_group(&mut self, group: usize) -> Option<()> {
@@ -447,6 +484,9 @@ impl World for Model<'_> {
     }
 
     fn group_handler(&mut self, group: usize, script: Option<u8>) -> Option<()> {
+        if self.groups[group].scope.is_some() {
+            return None;
+        }
         self.with_group(group, |this| this.groups[group].handler = script)
     }
 
@@ -459,7 +499,7 @@ impl World for Model<'_> {
     }
 
     fn can_end(&mut self, group: usize) -> bool {
-        self.groups[group].at_hand
+        self.groups[group].at_hand && self.groups[group].scope.is_none()
     }
 }
 
@@ -564,10 +604,8 @@ impl<'a> Model<'a> {
         let turned_away = group.is_some_and(|group| self.groups[group].refuses());
         let refused = turned_away || self.closed && !self.driven;
         self.tasks.push(Task {
-            script,
+            frames: vec![Frame::new(script, None)],
             fallible,
-            pc: 0,
-            mode: Mode::Go,
             queued: !refused,
             running: false,
             gone: false,
@@ -578,6 +616,7 @@ impl<'a> Model<'a> {
             cancel: false,
             requested: self.shutting,
             asks: false,
+            listens: false,
             told: false,
             read: false,
             aside: false,
@@ -590,7 +629,9 @@ impl<'a> Model<'a> {
             known: false,
             refused,
             group: group.filter(|_| !refused),
-            asking: false,
+            asking: 0,
+            kept: false,
+            owed: false,
             held: false,
         });
         match group {

@@ -1,8 +1,10 @@
 //! How the reference drives: passes, time, a shutdown, the end.
 
-use crate::language::{Flow, LAST_FUEL, Who, World, run};
+use crate::language::{DEPTH, Flow, LAST_FUEL, Who, World, run};
 
-use super::{ALL, Body, Call, End, Entry, Item, Mode, Model, Place, Target, word};
+use super::groups::Group;
+use super::scopes::Scoped;
+use super::{ALL, Body, Call, End, Entry, Frame, Item, Mode, Model, Place, Target};
 
 impl Model<'_> {
     pub(super) fn prod(&mut self) {
@@ -121,24 +123,7 @@ impl Model<'_> {
 
     pub(super) fn poll(&mut self, task: usize) {
         self.tasks[task].running = true;
-        self.say(format!("poll {task}"));
-        let ready = match self.tasks[task].mode {
-            Mode::Go | Mode::Yielded => true,
-            Mode::Waiting => std::mem::take(&mut self.tasks[task].woken),
-            Mode::Sleeping => !self
-                .timers
-                .iter()
-                .any(|timer| timer.2 == Target::Task(task)),
-            Mode::Awaiting(other) => self.poll_handle(task, other),
-            Mode::Listening => self.tasks[task].requested,
-            Mode::Ending(group) => self.poll_for_end(task, group),
-        };
-        let end = if ready {
-            self.tasks[task].mode = Mode::Go;
-            self.go(task)
-        } else {
-            None
-        };
+        let end = self.go(task, 0);
         let Some(flow) = end else {
             self.tasks[task].running = false;
             if self.tasks[task].cancel {
@@ -160,29 +145,54 @@ impl Model<'_> {
         self.ended(task, end, also);
     }
 
-    /// `None`: the task waits.
-    pub(super) fn go(&mut self, task: usize) -> Option<Flow> {
+    fn mode(&mut self, task: usize, frame: usize) -> &mut Mode {
+        &mut self.tasks[task].frames[frame].mode
+    }
+
+    /// Polls a frame. `None`: it waits.
+    pub(super) fn go(&mut self, task: usize, frame: usize) -> Option<Flow> {
+        self.say(format!("poll {}", self.frame_name(task, frame)));
+        let ready = match *self.mode(task, frame) {
+            Mode::Go | Mode::Yielded => true,
+            Mode::Waiting => std::mem::take(&mut self.tasks[task].woken),
+            Mode::Sleeping => !self
+                .timers
+                .iter()
+                .any(|timer| timer.2 == Target::Task(task)),
+            Mode::Awaiting(other) => self.poll_handle(task, other),
+            Mode::Listening => self.tasks[task].requested,
+            Mode::Ending(group) => self.poll_for_end(task, group),
+            Mode::Scoped(group) => match self.poll_scope(task, frame, group) {
+                Scoped::Waits => false,
+                Scoped::Over => true,
+                Scoped::Panicked => return Some(Flow::Panic),
+            },
+        };
+        if !ready {
+            return None;
+        }
         let program = self.program;
         loop {
-            let ops = &program.script(self.tasks[task].script).ops;
-            let mut pc = self.tasks[task].pc;
+            *self.mode(task, frame) = Mode::Go;
+            let own = &self.tasks[task].frames[frame];
+            let (ops, mut pc) = (&program.script(own.script).ops, own.pc);
             let flow = run(self, Who::Task(task), ops, &mut pc);
-            self.tasks[task].pc = pc;
+            self.tasks[task].frames[frame].pc = pc;
             match flow {
                 Flow::Over | Flow::Panic | Flow::Fail => return Some(flow),
                 Flow::Yield => {
-                    self.tasks[task].mode = Mode::Yielded;
+                    *self.mode(task, frame) = Mode::Yielded;
                     self.wake_task(task);
                     return None;
                 }
                 Flow::Wait => {
-                    self.tasks[task].mode = Mode::Waiting;
+                    *self.mode(task, frame) = Mode::Waiting;
                     self.tasks[task].woken = false;
                     self.tasks[task].stored = true;
                     return None;
                 }
                 Flow::Sleep(ms) => {
-                    self.tasks[task].mode = Mode::Sleeping;
+                    *self.mode(task, frame) = Mode::Sleeping;
                     self.arm(ms, Target::Task(task));
                     return None;
                 }
@@ -190,28 +200,48 @@ impl Model<'_> {
                     self.note_asks(task);
                     self.tasks[task].aside = true;
                     if !self.tasks[task].requested {
-                        self.tasks[task].mode = Mode::Listening;
+                        self.tasks[task].listens = true;
+                        *self.mode(task, frame) = Mode::Listening;
                         return None;
                     }
                 }
                 Flow::Await(other) => {
                     self.tasks[other].place = Place::Out;
-                    self.tasks[task].mode = Mode::Awaiting(other);
+                    *self.mode(task, frame) = Mode::Awaiting(other);
                     if !self.poll_handle(task, other) {
                         return None;
                     }
-                    self.tasks[task].mode = Mode::Go;
                 }
                 Flow::End(group, ms) => {
                     self.hold(group);
-                    self.tasks[task].mode = Mode::Ending(group);
+                    *self.mode(task, frame) = Mode::Ending(group);
                     self.begin_end(group, task, ms);
                     if !self.poll_for_end(task, group) {
                         return None;
                     }
-                    self.tasks[task].mode = Mode::Go;
+                }
+                Flow::Scope(_) if frame == DEPTH => {}
+                Flow::Scope(script) => {
+                    let group = self.groups.len();
+                    self.groups.push(Group::new(Some(task)));
+                    self.tasks[task]
+                        .frames
+                        .push(Frame::new(script, Some(group)));
+                    *self.mode(task, frame) = Mode::Scoped(group);
+                    match self.poll_scope(task, frame, group) {
+                        Scoped::Waits => return None,
+                        Scoped::Over => {}
+                        Scoped::Panicked => return Some(Flow::Panic),
+                    }
                 }
             }
+        }
+    }
+
+    pub(super) fn frame_name(&self, task: usize, frame: usize) -> String {
+        match self.tasks[task].frames[frame].scope {
+            None => task.to_string(),
+            Some(scope) => format!("body of {scope}"),
         }
     }
 
@@ -233,7 +263,7 @@ impl Model<'_> {
             }
             Some(end) => {
                 self.take(other);
-                word(end)
+                self.word(other, end)
             }
             None if task == other => "own",
             None => {
@@ -305,7 +335,8 @@ impl Model<'_> {
             let spawned = self.counts.spawned;
             self.look_at_clock();
             self.pass(ALL);
-            let asking = self.live().iter().any(|task| self.tasks[*task].asks);
+            let asking = self.live().iter().any(|task| self.tasks[*task].asks)
+                || self.groups.iter().any(Group::host_asks);
             let newcomers = self.counts.spawned != spawned;
             if !asking && !newcomers || self.stopping || end <= self.now {
                 break;

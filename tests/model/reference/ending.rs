@@ -4,23 +4,47 @@ use std::collections::VecDeque;
 
 use crate::language::{Who, World};
 
+use super::groups::Custody;
 use super::{ALL, Body, Calls, End, Entry, Item, Mode, Model, Place, Target, word};
 
 impl Model<'_> {
     /// The future is dropped. `true`: its destructor panicked.
     pub(super) fn destructor(&mut self, task: usize) -> bool {
-        self.say(format!("drop {task}"));
-        self.tasks[task].gone = true;
-        if let Mode::Awaiting(other) = self.tasks[task].mode {
-            self.give_up(other);
-        }
-        if let Mode::Ending(group) = self.tasks[task].mode {
-            self.stop_waiting(group, task);
-        }
+        let panicked = self.drop_frame(task, 0);
         self.disarm(Target::Task(task));
+        panicked
+    }
+
+    /// A frame is dropped, with those above. `true`: a destructor panicked.
+    pub(super) fn drop_frame(&mut self, task: usize, frame: usize) -> bool {
+        self.say(format!("drop {}", self.frame_name(task, frame)));
+        if frame == 0 {
+            self.tasks[task].gone = true;
+        }
+        let own = &self.tasks[task].frames[frame];
+        let (script, mode) = (own.script, own.mode);
+        let panicked = match mode {
+            Mode::Awaiting(other) => {
+                self.give_up(other);
+                false
+            }
+            Mode::Ending(group) => {
+                self.stop_waiting(group, task);
+                false
+            }
+            Mode::Sleeping => {
+                self.disarm(Target::Task(task));
+                false
+            }
+            Mode::Scoped(group) => self.drop_scope(task, frame, group),
+            Mode::Go | Mode::Yielded | Mode::Waiting | Mode::Listening => false,
+        };
         let program = self.program;
-        let ops = &program.script(self.tasks[task].script).on_drop;
-        self.act_ops(Who::Destructor(task), ops)
+        // A panic on the way leaves the rest out.
+        let panicked =
+            panicked || self.act_ops(Who::Destructor(task), &program.script(script).on_drop);
+        self.tasks[task].frames.truncate(frame);
+        panicked
     }
 
     /// `false`: it has ended.
@@ -104,8 +128,9 @@ impl Model<'_> {
         match end {
             End::Cancelled => {
                 let queue: VecDeque<usize> = std::mem::take(&mut self.tasks[task].callbacks).into();
-                self.leave(task);
+                let left = self.leave(task);
                 self.publish(task);
+                self.wake_left(left);
                 if !queue.is_empty() {
                     self.items.push_back(Item::Calls(Calls {
                         task,
@@ -117,10 +142,16 @@ impl Model<'_> {
                 }
             }
             End::Returned if !aside => {
-                self.leave(task);
+                let left = self.leave(task);
                 self.publish(task);
+                self.wake_left(left);
             }
-            _ => self.items.push_back(Item::Ended(task, also)),
+            End::Returned => self.items.push_back(Item::Ended(task, also)),
+            End::Failed => {
+                let woken = self.member_failed(task);
+                self.items.push_back(Item::Ended(task, also));
+                self.wake_left(woken);
+            }
         }
     }
 
@@ -165,6 +196,7 @@ impl Model<'_> {
                 }
                 Item::Unread(task) => self.conclude(task, false),
                 Item::Notice(kind, task) => self.dispatch(kind, task),
+                Item::Kept(task) => self.tell_kept(task),
             }
         }
         self.settling = false;
@@ -177,11 +209,12 @@ impl Model<'_> {
         while let Some(at) = self
             .items
             .iter()
-            .position(|item| matches!(item, Item::Unread(_) | Item::Notice(..)))
+            .position(|item| matches!(item, Item::Unread(_) | Item::Notice(..) | Item::Kept(_)))
         {
             match self.items.remove(at) {
                 Some(Item::Unread(task)) => self.conclude(task, false),
                 Some(Item::Notice(kind, task)) => self.dispatch(kind, task),
+                Some(Item::Kept(task)) => self.tell_kept(task),
                 _ => unreachable!("just found"),
             }
         }
@@ -190,16 +223,20 @@ impl Model<'_> {
 
     pub(super) fn finish(&mut self, task: usize, also: bool) -> Option<Calls> {
         let end = self.tasks[task].end.expect("it has ended");
-        let supervised = self.tasks[task].group;
-        if end == End::Failed && (self.shutting || supervised.is_some()) {
-            let kind = if self.shutting {
-                "Shutdown"
-            } else {
-                "TaskFailed"
-            };
-            self.report_task_to(supervised, task, kind);
-        } else if end == End::Failed && !self.program.if_unretrieved {
-            self.report_task(task, "TaskFailed");
+        if end == End::Failed {
+            let group = self.tasks[task].group;
+            match group.map(|group| self.groups[group].custody()) {
+                None | Some(Custody::Policy) => {
+                    if let Some(kind) = self.kind_at_failure() {
+                        self.report_task(task, kind);
+                    }
+                }
+                Some(Custody::Tell) => {
+                    let kind = self.kind_at_failure().unwrap_or("TaskFailed");
+                    self.report_task_to(group, task, kind);
+                }
+                Some(Custody::Keep) => {}
+            }
         }
         let queue: VecDeque<usize> = std::mem::take(&mut self.tasks[task].callbacks).into();
         if queue.is_empty() {
@@ -213,6 +250,15 @@ impl Model<'_> {
             also,
             queue,
         })
+    }
+
+    /// What an ordinary failure is reported as at once, if it is.
+    pub(super) fn kind_at_failure(&self) -> Option<&'static str> {
+        match (self.shutting, self.program.if_unretrieved) {
+            (true, _) => Some("Shutdown"),
+            (false, false) => Some("TaskFailed"),
+            (false, true) => None,
+        }
     }
 
     pub(super) fn run_calls(&mut self, mut calls: Calls, left: &mut usize) -> Option<Calls> {
@@ -242,7 +288,8 @@ impl Model<'_> {
     }
 
     pub(super) fn conclude(&mut self, task: usize, also: bool) {
-        self.leave(task);
+        self.pass_failure(task);
+        let left = self.leave(task);
         let t = &self.tasks[task];
         let untold = t.end == Some(End::Failed) && !t.told && !t.read;
         if untold && !t.claimed {
@@ -252,6 +299,13 @@ impl Model<'_> {
             self.tell("Destructor", Some(task));
         }
         self.publish(task);
+        self.wake_left(left);
+    }
+
+    fn wake_left(&mut self, left: Option<usize>) {
+        if let Some(task) = left {
+            self.wake_and_prod(task);
+        }
     }
 
     pub(super) fn publish(&mut self, task: usize) {
@@ -348,12 +402,33 @@ impl Model<'_> {
         panicked
     }
 
+    fn tell_kept(&mut self, task: Option<usize>) {
+        match task {
+            Some(task) if std::mem::take(&mut self.tasks[task].owed) => {
+                self.counts.unread -= 1;
+                self.counts.reported += 1;
+                self.dispatch("NeverRetrieved", Some(task));
+            }
+            Some(_) => {}
+            None => self.dispatch("Other", None),
+        }
+    }
+
     // --- handles ----------------------------------------------------------------------------------------------------
 
     /// How it ended, if its outcome can be taken.
     pub(super) fn takeable(&self, task: usize) -> Option<End> {
         let t = &self.tasks[task];
         if t.pinned { None } else { t.end }
+    }
+
+    /// How it ended, as its handle says.
+    pub(super) fn word(&self, task: usize, end: End) -> &'static str {
+        if self.tasks[task].kept {
+            "in group"
+        } else {
+            word(end)
+        }
     }
 
     pub(super) fn take(&mut self, task: usize) {

@@ -1,8 +1,9 @@
-//! The reference's supervisors: members, and how a group ends.
+//! The reference's groups: members, and how a supervisor ends.
 
 use std::collections::VecDeque;
 
-use super::{ALL, Body, End, Entry, Mode, Model, Target};
+use super::scopes::Scope;
+use super::{ALL, Body, End, Entry, Model, Target};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -12,6 +13,19 @@ pub(super) enum Phase {
     /// The same, and nobody can come any more.
     Refusing,
     Closed,
+    /// Of a task group: a member or the body has failed, it was cancelled, its scope is over.
+    Failed,
+    Cancelled,
+    Over,
+}
+
+/// What becomes of a member's failure.
+pub(super) enum Custody {
+    Policy,
+    /// It is told at once.
+    Tell,
+    /// The group has it.
+    Keep,
 }
 
 /// How the members ended since the group is ending.
@@ -25,16 +39,18 @@ struct Ends {
 
 pub(super) struct Group {
     /// Those that are live or still being told of, in spawn order.
-    members: Vec<usize>,
+    pub(super) members: Vec<usize>,
     limit: usize,
-    phase: Phase,
+    pub(super) phase: Phase,
+    /// What a task group has besides; a supervisor has what follows.
+    pub(super) scope: Option<Scope>,
     pub(super) handler: Option<u8>,
     /// It is where everybody finds it.
     pub(super) at_hand: bool,
     /// How many can still spawn into it: the one at hand, those who use it now, those who wait for its end.
     owners: usize,
     /// How many members ask whether they are to end.
-    asking: usize,
+    pub(super) asking: usize,
     looking: bool,
     deadline: Option<u64>,
     alarm: Option<usize>,
@@ -48,11 +64,13 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new() -> Self {
+    /// A supervisor, or the group of a scope that a task is in.
+    pub(super) fn new(host: Option<usize>) -> Self {
         Group {
             members: Vec::new(),
             limit: ALL,
             phase: Phase::Open,
+            scope: host.map(Scope::new),
             handler: None,
             at_hand: true,
             owners: 1,
@@ -74,7 +92,20 @@ impl Group {
     }
 
     pub(super) fn refuses(&self) -> bool {
-        matches!(self.phase, Phase::Refusing | Phase::Closed)
+        !matches!(self.phase, Phase::Open | Phase::Ending)
+    }
+
+    pub(super) fn custody(&self) -> Custody {
+        match (&self.scope, self.phase) {
+            (None, _) => Custody::Tell,
+            (Some(_), Phase::Over) => Custody::Policy,
+            (Some(_), _) => Custody::Keep,
+        }
+    }
+
+    /// Whether the task that is in the scope counts as one that asks, for the members' sake.
+    pub(super) fn host_asks(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.host_asks)
     }
 }
 
@@ -87,7 +118,7 @@ impl Model<'_> {
     /// One less has it; the last aborts it.
     pub(super) fn let_go(&mut self, group: usize) {
         self.groups[group].owners -= 1;
-        if self.groups[group].owners == 0 {
+        if self.groups[group].owners == 0 && self.groups[group].scope.is_none() {
             self.abort_group(group);
         }
     }
@@ -111,7 +142,8 @@ impl Model<'_> {
         let g = &mut self.groups[group];
         g.members.push(task);
         g.newcomers |= g.phase != Phase::Open;
-        let (held, asked) = (running > g.limit, g.phase != Phase::Open);
+        let held = running > g.limit;
+        let asked = g.phase != Phase::Open || g.scope.as_ref().is_some_and(|scope| scope.requested);
         self.tasks[task].held = held;
         self.tasks[task].requested |= asked;
     }
@@ -127,7 +159,7 @@ impl Model<'_> {
     }
 
     /// As many run as may.
-    fn release(&mut self, group: usize) {
+    pub(super) fn release(&mut self, group: usize) {
         while self.running(group) < self.groups[group].limit {
             let members = &self.groups[group].members;
             let Some(next) = members.iter().copied().find(|n| self.tasks[*n].held) else {
@@ -138,18 +170,24 @@ impl Model<'_> {
         }
     }
 
-    /// A member has ended, and its callbacks have run unless it was cancelled.
-    pub(super) fn leave(&mut self, task: usize) {
-        let Some(group) = self.tasks[task].group.take() else {
-            return;
-        };
-        if std::mem::take(&mut self.tasks[task].asking) {
-            self.asks_no_more(group);
+    /// A member has ended, and its callbacks have run unless it was cancelled. Gives whom to wake when its outcome can be
+    /// taken.
+    pub(super) fn leave(&mut self, task: usize) -> Option<usize> {
+        let group = self.tasks[task].group.take()?;
+        if std::mem::take(&mut self.tasks[task].asking) > 0 {
+            self.count_asking(group, false);
         }
-        let end = self.tasks[task].end;
-        let g = &mut self.groups[group];
-        g.members.retain(|member| *member != task);
+        self.groups[group].members.retain(|member| *member != task);
+        if self.groups[group].scope.is_some() {
+            return self.left_scope(group);
+        }
         self.release(group);
+        self.left_supervisor(group, task);
+        None
+    }
+
+    fn left_supervisor(&mut self, group: usize, task: usize) {
+        let end = self.tasks[task].end;
         let g = &mut self.groups[group];
         match (end, g.phase) {
             (_, Phase::Open) => return,
@@ -181,19 +219,47 @@ impl Model<'_> {
 
     /// A task wants to know whether it is to end.
     pub(super) fn note_asks(&mut self, task: usize) {
-        if std::mem::replace(&mut self.tasks[task].asks, true) {
-            return;
-        }
-        if let Some(group) = self.tasks[task].group {
-            self.tasks[task].asking = true;
-            self.groups[group].asking += 1;
+        if !std::mem::replace(&mut self.tasks[task].asks, true) {
+            self.count_asker(task, true);
         }
     }
 
-    fn asks_no_more(&mut self, group: usize) {
-        self.groups[group].asking -= 1;
-        if self.groups[group].asking == 0 && self.groups[group].phase != Phase::Open {
-            self.look_soon(group);
+    /// One more asks on behalf of a task, or (`false`) one less: the task itself, or a group whose scope it is in.
+    pub(super) fn count_asker(&mut self, task: usize, asks: bool) {
+        let Some(group) = self.tasks[task].group else {
+            return;
+        };
+        let asking = &mut self.tasks[task].asking;
+        let changed = match asks {
+            true => *asking == 0,
+            false => *asking == 1,
+        };
+        *asking = if asks {
+            *asking + 1
+        } else {
+            asking.saturating_sub(1)
+        };
+        if changed {
+            self.count_asking(group, asks);
+        }
+    }
+
+    /// One more member asks, or (`false`) one less.
+    fn count_asking(&mut self, group: usize, asks: bool) {
+        let asking = &mut self.groups[group].asking;
+        if asks {
+            *asking += 1;
+            return self.host_begins_to_ask(group);
+        }
+        *asking -= 1;
+        if *asking > 0 {
+            return;
+        }
+        match self.groups[group].scope {
+            Some(_) if self.groups[group].host_asks() => self.wake_scope(group),
+            Some(_) => {}
+            None if self.groups[group].phase != Phase::Open => self.look_soon(group),
+            None => {}
         }
     }
 
@@ -203,7 +269,7 @@ impl Model<'_> {
         if t.end.is_some() || std::mem::replace(&mut t.requested, true) {
             return;
         }
-        if t.mode == Mode::Listening {
+        if t.listens {
             self.wake_and_prod(task);
         }
     }
@@ -212,14 +278,14 @@ impl Model<'_> {
 
     /// A task begins to wait for the group's end, which it brings about.
     pub(super) fn begin_end(&mut self, group: usize, caller: usize, grace: u8) {
-        if self.tasks[caller].group == Some(group) && std::mem::take(&mut self.tasks[caller].asking)
+        if self.tasks[caller].group == Some(group)
+            && std::mem::take(&mut self.tasks[caller].asking) > 0
         {
             // Whoever waits for the end does not keep it from coming.
-            self.asks_no_more(group);
+            self.count_asking(group, false);
         }
         match self.groups[group].phase {
             Phase::Closed => return,
-            Phase::Ending | Phase::Refusing => {}
             Phase::Open => {
                 self.groups[group].phase = Phase::Ending;
                 self.begin_round(group, 0);
@@ -228,6 +294,7 @@ impl Model<'_> {
                 }
                 self.look_soon(group);
             }
+            _ => {}
         }
         let deadline = self.now + u64::from(grace);
         if self.groups[group].deadline.is_none_or(|at| deadline < at) {
@@ -272,7 +339,7 @@ impl Model<'_> {
     }
 
     /// All members go now, but for those that are running.
-    fn bury_members(&mut self, group: usize) {
+    pub(super) fn bury_members(&mut self, group: usize) {
         let members = self.groups[group].members.clone();
         if members.is_empty() {
             return;
@@ -354,6 +421,7 @@ impl Model<'_> {
                 return self.look_soon(group);
             }
             Phase::Ending | Phase::Refusing => return self.abort_group(group),
+            Phase::Failed | Phase::Cancelled | Phase::Over => unreachable!("it is no scope's"),
         }
         if self.groups[group].members.is_empty() {
             self.gone(group);
