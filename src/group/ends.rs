@@ -104,6 +104,7 @@ impl Ends {
     pub(super) fn let_go(&self) {
         self.over.set(true);
         self.members.forget_awaiter();
+        self.members.leave_host();
         self.members.set_limit(usize::MAX);
     }
 
@@ -114,7 +115,7 @@ impl Ends {
         }
         self.members.forget_awaiter();
         self.cancel_members(OVER);
-        self.members.settle_asking();
+        self.members.leave_host();
     }
 }
 

@@ -200,9 +200,21 @@ impl Members {
         None
     }
 
-    /// The scope was polled, or is over: if no member asks any more, neither does the task that runs it.
+    /// The scope was polled: if no member asks any more, neither does the task that runs it.
     pub(super) fn settle_asking(&self) {
-        if self.asking.get() > 0 || !self.host_asks.replace(false) {
+        if self.asking.get() == 0 {
+            self.stop_asking();
+        }
+    }
+
+    /// The scope is over. No task answers for the members any more; some may be left, on the poll stack or let go.
+    pub(super) fn leave_host(&self) {
+        self.stop_asking();
+        self.host.set(None);
+    }
+
+    fn stop_asking(&self) {
+        if !self.host_asks.replace(false) {
             return;
         }
         self.note_in_shutdown(false);

@@ -120,7 +120,7 @@ where
         let shared = self.shared;
         shared.phase.set(Phase::Over);
         shared.members.forget_awaiter();
-        shared.members.settle_asking();
+        shared.members.leave_host();
         let mut failures = shared.failures.take();
         failures.extend(self.error.take().map(|exception| KeptFailure {
             task: None,

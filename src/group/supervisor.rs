@@ -404,5 +404,6 @@ impl Drop for Abort<'_> {
         self.0.abort();
         // Nobody polls the scope any more.
         self.0.members.forget_awaiter();
+        self.0.members.leave_host();
     }
 }

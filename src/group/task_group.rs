@@ -365,7 +365,7 @@ impl Shared {
         }
         self.members.forget_awaiter();
         self.bury_members();
-        self.members.settle_asking();
+        self.members.leave_host();
         for failure in self.failures.take() {
             self.tell(failure);
         }

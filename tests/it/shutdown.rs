@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use mainstay::{
-    Completion, ContextKind, Executor, JoinHandle, LocalHandle, ReportPolicy, ShutdownReport,
-    cancel_requested, run, sleep, spawn, spawn_fallible, timeout, yield_now,
+    Completion, ContextKind, Executor, JoinHandle, JoinSet, LocalHandle, ReportPolicy,
+    ShutdownReport, Supervisor, TaskGroup, cancel_requested, run, sleep, spawn, spawn_fallible,
+    timeout, yield_now,
 };
 
 use crate::support::{
@@ -1003,6 +1004,80 @@ fn from_inside_a_drive_it_panics() {
     });
     assert_ends(shut_down(&ex, SECOND), 1, 0, 0, 0);
     assert!(ex.block_on(handle).unwrap().contains("`shutdown`"));
+}
+
+// api.md "Shutdown": it waits for as long as a live task that asks is there. A scope that has been left, whose last members
+// are still on the poll stack or go on without it, is none.
+#[test]
+fn a_scope_that_was_left_holds_up_no_shutdown() {
+    /// Asks, and then drops the scope that it is in from inside of its own poll.
+    async fn member(host: Rc<RefCell<Option<JoinHandle<()>>>>) {
+        assert!(poll_once(&mut pin!(cancel_requested())).is_pending());
+        yield_now().await;
+        let host = host.take().expect("the host's handle");
+        assert!(host.cancel());
+        pending::<()>().await;
+    }
+    type Host = fn(Request) -> Request;
+    let hosts: [(&str, Host); 3] = [
+        ("TaskGroup", |member| {
+            Box::pin(async {
+                let scope = TaskGroup::scope(async |g| {
+                    g.spawn(member).detach();
+                    pending::<()>().await;
+                });
+                scope.await.unwrap();
+            })
+        }),
+        ("Supervisor", |member| {
+            Box::pin(Supervisor::scope(async |s| {
+                s.spawn(member).detach();
+                pending::<()>().await;
+            }))
+        }),
+        ("JoinSet", |member| {
+            Box::pin(async {
+                let mut set = JoinSet::new();
+                set.spawn(member);
+                set.join_next().await;
+            })
+        }),
+    ];
+    for (name, host) in hosts {
+        let ex = virtual_executor();
+        let slot = Rc::new(RefCell::new(None));
+        let handle = ex.spawn(host(Box::pin(member(Rc::clone(&slot)))));
+        slot.replace(Some(handle));
+        ex.run_until_stalled();
+        assert_eq!(ex.len(), 0, "{name}");
+        let before = ex.now();
+        shut_down(&ex, SECOND * 3600);
+        assert_eq!(ex.now(), before, "{name}: nobody asks");
+    }
+}
+
+#[test]
+fn a_set_whose_tasks_were_let_go_holds_up_no_shutdown() {
+    let ex = virtual_executor();
+    ex.block_on(async {
+        spawn(async {
+            let mut set = JoinSet::new();
+            set.spawn(async {
+                assert!(poll_once(&mut pin!(cancel_requested())).is_pending());
+                sleep(SECOND).await;
+            });
+            assert!(poll_once(&mut pin!(set.join_next())).is_pending());
+            yield_now().await; // it asks
+            set.detach_all();
+        })
+        .await
+        .unwrap();
+        sleep(SECOND * 2).await;
+    });
+    assert_eq!(ex.len(), 0);
+    let before = ex.now();
+    shut_down(&ex, SECOND * 3600);
+    assert_eq!(ex.now(), before, "nobody asks");
 }
 
 #[test]

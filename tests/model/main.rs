@@ -55,10 +55,17 @@ fn compare(program: &Program) -> Result<(), String> {
         None if real.len() == model.len() => return Ok(()),
         None => real.len().min(model.len()),
     };
+    if number("MAINSTAY_LINES").is_some() {
+        println!(
+            "LIB\n{}\nREF\n{}",
+            real[at..].join("\n"),
+            model[at..].join("\n")
+        );
+    }
     let line = |trace: &[String]| trace.get(at).cloned().unwrap_or("(the end)".to_owned());
     Err(format!(
         "{}\n  library:   {}\n  reference: {}",
-        real[at.saturating_sub(12)..at].join("\n"),
+        real[at.saturating_sub(number("MAINSTAY_LINES").unwrap_or(12) as usize)..at].join("\n"),
         line(&real),
         line(&model)
     ))

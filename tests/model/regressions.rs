@@ -100,5 +100,49 @@ pub(crate) fn all() -> Vec<Program> {
                 Step::Shutdown(6),
             ],
         ),
+        // A scope that is dropped by one of its own members, from inside of that one's poll, counts for none that asks: the
+        // shutdown after it takes no grace.
+        program(
+            false,
+            &[
+                (&[], &[]),
+                (
+                    &[
+                        Op::SpawnIn {
+                            group: 5,
+                            script: 3,
+                            fallible: true,
+                        },
+                        Op::Cancel(6),
+                    ],
+                    &[],
+                ),
+                (&[Op::Listen], &[]),
+                (
+                    &[
+                        Op::CallLater { ms: 11, script: 11 },
+                        Op::Scope(9),
+                        Op::Scope(1),
+                    ],
+                    &[],
+                ),
+                (
+                    &[
+                        Op::Spawn {
+                            script: 1,
+                            fallible: true,
+                        },
+                        Op::Spawn {
+                            script: 10,
+                            fallible: true,
+                        },
+                    ],
+                    &[],
+                ),
+                (&[], &[]),
+                (&[], &[]),
+            ],
+            &[Step::Do(4), Step::Shutdown(6)],
+        ),
     ]
 }

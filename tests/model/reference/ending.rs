@@ -442,6 +442,7 @@ impl Model<'_> {
     /// A handle is dropped.
     pub(super) fn give_up(&mut self, task: usize) {
         self.tasks[task].place = Place::Gone;
+        self.tasks[task].awaiter = None;
         if !std::mem::take(&mut self.tasks[task].claimed) || self.takeable(task).is_none() {
             return;
         }
