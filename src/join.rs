@@ -243,7 +243,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// Removes a callback of this task. `false`: it is not there, or it is too late because the task has ended and its callbacks are
-    /// queued.
+    /// queued. One that was added after the outcome was taken is found only where an executor is running.
     pub fn remove_done_callback(&self, id: CallbackId) -> bool {
         // As in `add_done_callback`.
         let Some(scheduler) = self.scheduler().or_else(driving::current) else {

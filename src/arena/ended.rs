@@ -263,7 +263,11 @@ impl Pinned {
             dropped = catch(|| unsafe { (header.vtable.get().drop_held)(self.slot) });
         }
         header.clear(PINNED);
-        let awaiter = take_awaiter(header);
+        let awaiter = match take_awaiter(header) {
+            // Whoever has awaited the handle has dropped it since.
+            Awaiter::Key(_) => Awaiter::Nobody,
+            other => other,
+        };
         self.arena.vacate(self.slot);
         (awaiter, dropped)
     }

@@ -2,14 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use mainstay::{Executor, JoinHandle};
+use mainstay::{Executor, JoinHandle, cancel_requested};
 
 use crate::remote::elsewhere;
 use crate::support::{
@@ -1087,6 +1087,47 @@ fn a_handle_that_moves_to_another_task_wakes_that_one() {
     assert_eq!(polls.get(), [1, 2]);
     assert_eq!(ex.len(), 1, "the first one waits for nothing any more");
     drop(ex);
+}
+
+// Whatever the task is: one that asks whether it is to end is ended on another way than most.
+#[test]
+fn who_has_dropped_a_handle_is_not_woken_by_the_tasks_end() {
+    for asks in [false, true] {
+        let ex = Executor::new();
+        let end = Event::new();
+        let ended = end.wait();
+        let mut handle = ex.spawn(async move {
+            if asks {
+                let mut request = pin!(cancel_requested());
+                poll_fn(|cx| {
+                    assert!(request.as_mut().poll(cx).is_pending());
+                    Poll::Ready(())
+                })
+                .await;
+            }
+            ended.await;
+        });
+        let polls = Rc::new(Cell::new(0));
+        let count = Rc::clone(&polls);
+        ex.spawn(async move {
+            poll_fn(|cx| {
+                assert!(Pin::new(&mut handle).poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            drop(handle);
+            poll_fn(|_| {
+                count.set(count.get() + 1);
+                Poll::<()>::Pending
+            })
+            .await;
+        })
+        .detach();
+        ex.run_until_stalled();
+        end.set();
+        ex.run_until_stalled();
+        assert_eq!((ex.len(), polls.get()), (1, 1), "asks: {asks}");
+    }
 }
 
 // P5: what awaits a handle may be gone when the task ends.

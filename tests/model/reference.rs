@@ -393,6 +393,10 @@ impl World for Model<'_> {
         if t.place != Place::Table || t.taken && !t.refused {
             return None;
         }
+        if t.taken && !self.driven && self.entered == 0 {
+            // It has no way to its executor, and none is current.
+            return Some(false);
+        }
         // When the task has ended it is too late, also for those that are not queued yet.
         if self.tasks[task].end.is_none() {
             let own = &mut self.tasks[task].callbacks;
