@@ -4,16 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay::{
-    ContextKind, Executor, GaveUp, LocalHandle, ReportPolicy, RestartPolicy, ShutdownReport,
-    Supervisor, TaskGroup, cancel_requested, sleep, spawn, yield_now,
+    ContextKind, Executor, GaveUp, JoinHandle, LocalHandle, ReportPolicy, RestartPolicy,
+    ShutdownReport, Supervisor, TaskGroup, cancel_requested, sleep, spawn, yield_now,
 };
 
 use crate::support::{
-    Boom, Counts, DropLog, Event, Fault, LogCapture, Recorder, Trace, counting_waker, counts,
-    holding, on_drop, poll_once, poll_with, quiet, yield_n,
+    Boom, Counts, DropLog, Event, Fault, LogCapture, Recorder, Trace, check_stats, counting_waker,
+    counts, holding, on_drop, poll_once, poll_with, quiet, yield_n,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -1111,6 +1113,96 @@ fn a_child_that_drops_the_last_clone_goes_after_its_poll() {
     ex.run_until_stalled();
     trace.assert(&["sibling", "goes on", "dropped"]);
     assert_eq!(settled(&ex).cancelled, 2);
+}
+
+/// The first reason wins, over that of the supervisor's end too.
+#[test]
+fn an_end_does_not_take_the_place_of_an_earlier_reason() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let task = s.spawn(pending::<()>());
+    ex.run_until_stalled();
+    // Between drives: the next one would carry it out.
+    assert!(task.cancel_with_reason("mine"));
+    s.abort();
+    assert_eq!(ex.block_on(task).unwrap_err().reason(), Some("mine"));
+    settled(&ex);
+}
+
+/// Ended between drives, it calls no callback on the spot, and the host is told that there is one to call.
+#[test]
+fn an_end_between_drives_leaves_the_callbacks_to_the_next() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let trace = Trace::new();
+    let t = trace.clone();
+    let task = s.spawn(pending::<()>());
+    task.add_done_callback(move |_| t.push("called"));
+    ex.run_until_stalled();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    ex.on_wake(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    s.abort();
+    assert!(s.is_empty() && task.is_finished());
+    trace.assert(&[]);
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+    ex.run_until_stalled();
+    trace.assert(&["called"]);
+    settled(&ex);
+}
+
+/// A task may have a destructor that ends the executor and then panics: that is told.
+#[test]
+fn a_destructor_may_end_the_executor_and_panic() {
+    let (ex, recorder) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let handle = ex.handle();
+    let slot = Rc::new(RefCell::new(None));
+    let own = Rc::clone(&slot);
+    let log = DropLog::new();
+    let held = (
+        on_drop(move || drop(own.take())),
+        log.guard("last").panics("boom at last"),
+    );
+    s.spawn(holding(held, pending::<()>())).detach();
+    ex.run_until_stalled();
+    *slot.borrow_mut() = Some(ex);
+    s.abort();
+    log.assert(&["last"]);
+    assert_eq!(recorder.exceptions(), ["boom at last"]);
+    let stats = check_stats(&handle.stats());
+    assert_eq!((stats.live, stats.unread), (0, 0));
+}
+
+/// A chain of destructors that each end a supervisor and cancel the next task goes no deeper than one of them.
+#[test]
+fn destructors_that_end_supervisors_and_cancel_do_not_nest() {
+    let (ex, _) = executor();
+    let (depth, deepest) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let mut next: Option<JoinHandle<()>> = None;
+    for _ in 0..100 {
+        let s = Supervisor::new_in(&ex.handle());
+        s.spawn(pending::<()>()).detach();
+        let (depth, deepest, other) = (Rc::clone(&depth), Rc::clone(&deepest), next.take());
+        let end = on_drop(move || {
+            depth.set(depth.get() + 1);
+            deepest.set(deepest.get().max(depth.get()));
+            drop(s);
+            if let Some(other) = &other {
+                assert!(other.cancel());
+            }
+            depth.set(depth.get() - 1);
+        });
+        next = Some(ex.spawn(holding(end, pending::<()>())));
+    }
+    ex.block_on(async {
+        yield_now().await;
+        next.unwrap().cancel();
+    });
+    assert_eq!(settled(&ex).cancelled, 200);
+    assert_eq!(deepest.get(), 1);
 }
 
 /// A scope's body that panics: the tasks go first, and the panic goes on.

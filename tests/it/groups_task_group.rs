@@ -692,6 +692,24 @@ fn failures_of_a_group_that_outlives_its_executor_go_to_the_default_handler() {
     assert!(texts[2].contains("boom in the payload"), "{}", texts[2]);
 }
 
+/// A group that is left between drives tells what it kept there and then.
+#[test]
+fn failures_of_a_group_that_is_left_between_drives_are_told_at_once() {
+    let (ex, recorder) = executor();
+    let mut scope = Box::pin(TaskGroup::scope(async |g| {
+        g.spawn(async { panic_any("boom kept") }).detach();
+        pending::<()>().await;
+    }));
+    ex.block_on(async {
+        assert!(poll_once(&mut scope).is_pending());
+        yield_n(3).await;
+    });
+    assert!(recorder.is_empty());
+    drop(scope);
+    assert_eq!(recorder.exceptions(), ["boom kept"]);
+    assert_eq!(counts(&ex).reported, 1);
+}
+
 /// P3: the same where what they failed by panics when it is dropped: that is told too.
 #[test]
 fn what_an_abandoned_group_kept_may_panic_when_it_is_dropped() {

@@ -473,6 +473,54 @@ fn a_nearer_deadline_set_between_two_turns_is_kept() {
     });
 }
 
+// G3: so is one that is set in a turn.
+#[test]
+fn a_nearer_deadline_set_in_a_turn_is_kept() {
+    in_every_host(|_, host| {
+        let ex = Executor::new();
+        let (sender, woken) = async_channel::bounded(1);
+        host(Box::pin(ex.run_until(async move {
+            mainstay::spawn(sleep(Duration::from_secs(3_000))).detach();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(5));
+                sender.send_blocking(()).unwrap();
+            });
+            // The host waits with that alarm, and then with a nearer one.
+            woken.recv().await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        })));
+    });
+}
+
+/// A guest that is done, or dropped, leaves no timer behind in a host of ours.
+#[test]
+fn the_alarm_of_a_guest_goes_with_it() {
+    for left in [false, true] {
+        let (host, ex) = (Executor::new(), Executor::new());
+        let event = Event::new();
+        let setter = event.clone();
+        host.spawn(async move {
+            yield_n(5).await;
+            setter.set();
+        })
+        .detach();
+        host.block_on(async {
+            let guest = ex.run_until(async {
+                mainstay::spawn(sleep(Duration::from_secs(3_000))).detach();
+                event.wait().await;
+            });
+            let mut guest = Box::pin(guest);
+            if left {
+                poll_fn(|cx| Poll::Ready(drop(guest.as_mut().poll(cx)))).await;
+            } else {
+                guest.await;
+            }
+        });
+        assert_eq!(host.tick(1).next_deadline, None, "left: {left}");
+        assert!(ex.tick(1).next_deadline.is_some());
+    }
+}
+
 #[test]
 fn a_virtual_clock_jumps_when_nothing_is_ready_here() {
     in_every_host(|name, host| {

@@ -746,6 +746,25 @@ fn respawn(count: Rc<Cell<usize>>) -> Request {
     })
 }
 
+// So are those that come through a spawner.
+#[test]
+fn tasks_from_elsewhere_are_asked_too() {
+    let ex = virtual_executor();
+    let spawner = ex.spawner();
+    ex.spawn(async move {
+        cancel_requested().await;
+        let late = spawner.spawn(|| async {
+            cancel_requested().await;
+            sleep(SECOND).await;
+        });
+        late.unwrap_or_else(|_| panic!("it is open")).await.unwrap();
+    })
+    .detach();
+    let start = ex.now();
+    assert_ends(shut_down(&ex, 10 * SECOND), 2, 0, 0, 0);
+    assert_eq!(ex.now() - start, SECOND);
+}
+
 // B094's idea: endless re-spawners end after 100 rounds.
 #[test]
 fn re_spawners_are_refused_after_a_hundred_rounds() {
