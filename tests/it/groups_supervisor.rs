@@ -235,6 +235,26 @@ fn a_panic_of_its_own_handler_is_told_to_the_loops() {
     assert_eq!((end.failed, end.reported, end.reports), (2, 2, 4));
 }
 
+/// So is what its payload does when it is dropped.
+#[test]
+fn a_payload_of_its_own_handler_may_panic() {
+    let (ex, recorder) = executor();
+    let log = DropLog::new();
+    let s = Supervisor::new_in(&ex.handle());
+    let payloads = log.clone();
+    s.set_exception_handler(move |_, _| {
+        panic_any(payloads.guard("payload").panics("boom in the payload"))
+    });
+    s.spawn(async { panic_any("boom") }).detach();
+    let capture = LogCapture::start();
+    ex.run_until_stalled();
+    log.assert(&["payload"]);
+    assert_eq!(recorder.only().kind, ContextKind::Handler);
+    let text = capture.only().text;
+    assert!(text.contains("boom in the payload"), "{text}");
+    settled(&ex);
+}
+
 /// A handler that panics in the destructor of what it captured is contained, and one may replace itself.
 #[test]
 fn its_own_handler_may_replace_itself() {
@@ -1037,6 +1057,56 @@ fn a_child_that_fails_when_asked_is_its_groups() {
     assert!(recorder.is_empty());
     let end = settled(&ex);
     assert_eq!((end.failed, end.retrieved, end.returned), (2, 2, 1));
+}
+
+/// Who waits for the end of another supervisor is waited for by its own; and a task that ends its own, without having asked,
+/// does not take anything from those who have.
+#[test]
+fn waiting_for_an_end_counts_for_whoever_else_waits() {
+    let (ex, _) = executor();
+    let trace = Trace::new();
+    let (outer, inner) = (
+        Supervisor::new_in(&ex.handle()),
+        Supervisor::new_in(&ex.handle()),
+    );
+    inner
+        .spawn(graceful(trace.clone(), "inner", 2 * SECOND))
+        .detach();
+    let (other, t) = (inner.clone(), trace.clone());
+    outer
+        .spawn(async move {
+            cancel_requested().await;
+            other.shutdown(60 * SECOND).await;
+            t.push("outer");
+        })
+        .detach();
+    ex.run_until_stalled();
+    ex.block_on(outer.shutdown(60 * SECOND));
+    trace.assert(&["inner", "outer"]);
+
+    let s = Supervisor::new_in(&ex.handle());
+    s.spawn(graceful(trace.clone(), "sibling", SECOND)).detach();
+    let own = s.clone();
+    s.spawn(async move {
+        yield_now().await;
+        own.shutdown(60 * SECOND).await;
+    })
+    .detach();
+    ex.block_on(ex.idle());
+    trace.assert(&["sibling"]);
+    settled(&ex);
+}
+
+/// Ended by its tasks themselves, it is closed like any other.
+#[test]
+fn it_is_closed_after_a_graceful_end() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    s.spawn(cancel_requested()).detach();
+    assert_eq!(numbers(ex.block_on(s.shutdown(SECOND))), [1, 0, 0, 0]);
+    assert!(s.is_closed());
+    let error = ex.block_on(s.spawn(async {})).unwrap_err();
+    assert_eq!(error.reason(), Some("the supervisor is closed"));
 }
 
 /// The executor's own shutdown in the middle of a supervisor's leaves nobody waiting.

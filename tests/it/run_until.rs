@@ -881,6 +881,24 @@ fn dropping_it_drops_the_root_and_leaves_the_tasks() {
     assert_eq!(ex.block_on(stays).unwrap(), 8);
 }
 
+/// Also where one of its executor's own tasks drops it.
+#[test]
+fn a_root_that_panics_may_be_dropped_in_a_task_of_its_own_executor() {
+    quiet();
+    let ex = Executor::new();
+    let (recorder, drops) = (Recorder::on(&ex), DropLog::new());
+    let guard = drops.guard("root").panics("boom in the root");
+    let mut run = Box::pin(ex.run_until(holding(guard, pending::<()>())));
+    assert!(poll_with(&mut run, Waker::noop()).is_pending());
+    ex.block_on(async move {
+        drop(run);
+        assert!(current_task().is_none());
+    });
+    drops.assert(&["root"]);
+    assert_eq!(recorder.only().kind, ContextKind::Destructor);
+    assert_eq!(recorder.exceptions(), ["boom in the root"]);
+}
+
 // P3.
 #[test]
 fn a_root_whose_destructor_panics_is_reported_however_it_ends() {

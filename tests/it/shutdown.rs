@@ -1325,6 +1325,30 @@ fn a_stop_comes_out_of_run_after_the_shutdown() {
     assert_eq!(drops.count("value"), 2);
 }
 
+// Where a payload beats the root's value, that is dropped contained.
+#[test]
+fn the_value_that_run_drops_may_panic() {
+    quiet();
+    let log = DropLog::new();
+    let value = log.guard("value").panics("boom in the value");
+    let recorder = Recorder::new();
+    let told = recorder.clone();
+    let payload = catch_unwind(AssertUnwindSafe(|| {
+        run(async move {
+            LocalHandle::current().set_exception_handler(move |_, report| told.record(report));
+            spawn(async {
+                cancel_requested().await;
+                LocalHandle::current().stop_with(Box::new(7));
+            })
+            .detach();
+            value
+        })
+    }));
+    assert_eq!(payload.unwrap_err().downcast_ref(), Some(&7));
+    log.assert(&["value"]);
+    assert_eq!(recorder.only().kind, ContextKind::Destructor);
+}
+
 // What fails before the shutdown is told as ever, and not again at the end.
 #[test]
 fn earlier_failures_are_told_as_ever() {

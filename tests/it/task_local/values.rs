@@ -325,6 +325,36 @@ fn destructors_of_what_inherits_are_told_of() {
     }
 }
 
+/// Where a scope's end panics after its code has returned or panicked, the first panic is the one that goes on, and what follows
+/// it is told: the value's, and that of what the code gave.
+#[test]
+fn what_follows_the_first_panic_of_a_scope_is_told() {
+    quiet();
+    let (ex, log) = (Executor::new(), DropLog::new());
+    let recorder = Recorder::on(&ex);
+    let bomb = |name: &str| {
+        log.guard(name)
+            .panics_while_unwinding(format!("boom {name}"))
+    };
+    ex.block_on(async {
+        let text = panic_message(|| GUARD.sync_scope(bomb("value"), || bomb("result")));
+        assert_eq!(text, "boom value");
+        let text = panic_message(|| GUARD.sync_scope(bomb("second value"), || panic!("boom code")));
+        assert_eq!(text, "boom code");
+    });
+    let told = ["boom result", "boom second value"];
+    assert_eq!(recorder.exceptions(), told);
+    recorder.take();
+
+    let result = bomb("output");
+    let future = holding(bomb("future"), async move { result });
+    ex.spawn(USER.scope("a", future)).detach();
+    ex.run_until_stalled();
+    assert_eq!(recorder.exceptions(), ["boom output", "boom future"]);
+    assert_eq!(log.len(), 5);
+    check_accounting(&ex);
+}
+
 #[test]
 fn a_destructor_of_a_value_may_do_anything() {
     quiet();
