@@ -35,7 +35,7 @@ impl<'a> Driven<'a> {
     }
 }
 
-/// A slot taken off the run queue, to be polled.
+/// A slot taken off the run queue, to be polled. It is on the poll stack, so that nobody destroys it.
 pub(crate) struct Ready<'a> {
     slot: NonNull<Header>,
     arena: &'a Arena,
@@ -56,16 +56,19 @@ impl Ready<'_> {
 
     /// Runs user code before the poll. The task counts as being on the poll stack, so that it is still there afterwards.
     pub(crate) fn keep_while<R>(&self, user: impl FnOnce() -> R) -> R {
-        struct Kept<'a>(&'a Header);
+        struct Kept<'a>(&'a Ready<'a>, &'a Header);
         impl Drop for Kept<'_> {
             fn drop(&mut self) {
-                self.0.clear(RUNNING);
+                self.1.clear(RUNNING);
+                self.0.arena.front.set_running(Some(self.0.slot));
             }
         }
         // SAFETY: as in `key`; and while RUNNING nobody destroys it.
         let header = unsafe { self.slot.as_ref() };
         header.set(RUNNING);
-        let _kept = Kept(header);
+        // It is not its code that runs.
+        self.arena.front.set_running(None);
+        let _kept = Kept(self, header);
         user()
     }
 }
@@ -75,6 +78,7 @@ impl Drop for Ready<'_> {
         // Not polled after all (a hook panicked, the pass ended): it waits for its turn again.
         // SAFETY: as in `key`.
         let header = unsafe { self.slot.as_ref() };
+        self.arena.front.set_running(None);
         self.arena.front.enqueue(self.slot, header);
     }
 }
@@ -146,6 +150,7 @@ impl<'a> Driven<'a> {
                 self.skip(slot, header);
                 continue;
             }
+            self.arena.front.set_running(Some(slot));
             return Some(Ready {
                 slot,
                 arena: self.arena,
@@ -171,8 +176,7 @@ impl<'a> Driven<'a> {
     pub(crate) fn rest(&self) -> Option<TaskRef> {
         let slot = self.arena.front.running()?;
         self.arena.front.set_running(None);
-        // SAFETY: no user code but that of its poll has run since the front names it, so that its memory is still a slot's:
-        // whoever calls other code takes it off first (see above).
+        // SAFETY: the slot of the last poll lives (`Front::forget_vacant`).
         let header = unsafe { slot.as_ref() };
         let flags = header.flags.get();
         (flags & (CANCEL | ENDED) == CANCEL).then(|| reference(header))
@@ -187,7 +191,8 @@ impl<'a> Driven<'a> {
         // SAFETY: a ready slot is occupied.
         let header = unsafe { slot.as_ref() };
         arena.front.set_near(slot);
-        arena.front.set_running(Some(slot));
+        debug_assert!(arena.front.is_running(slot) && !header.has(ENDED | RUNNING));
+        debug_assert!(header.key().executor() == arena.executor());
         // SAFETY: the table is the cell's own; the slot is on the stack through this token alone, so that nobody else has
         // a reference to the future (A2); it is alive because the slot is not ENDED; `'env` is alive (A5).
         let step = unsafe { (header.vtable.get().poll)(slot, cx) };

@@ -10,7 +10,7 @@ use crate::remote::endpoint::Endpoint;
 use super::pages::Table;
 use super::queue::RunQueue;
 use super::record::reference;
-use super::slots::{CALL, ENDED, Header, QUEUED, ROOT, WOKEN};
+use super::slots::{CALL, ENDED, Header, QUEUED, ROOT, VACANT, WOKEN};
 use super::{Arena, TaskRef};
 
 /// See the module documentation.
@@ -18,7 +18,8 @@ pub(crate) struct Front {
     /// A slot to be tried before the table: the task that was polled last, or one that was woken while it was queued. Both
     /// are likely to be woken next (a task wakes itself more often than any other does). Always a header that lives.
     near: Cell<NonNull<Header>>,
-    /// The slot on the poll stack, or null. While nobody can look, between two polls of a stretch, that of the last poll.
+    /// The slot on the poll stack, or null. While nobody can look, between two polls of a stretch, that of the last poll,
+    /// which may be vacant by then. Always a header that lives.
     running: Cell<*mut Header>,
     pub(super) queue: RunQueue,
     pub(super) table: Table,
@@ -137,7 +138,17 @@ impl Front {
         self.attention.get() & LOOK != 0
     }
 
-    /// Makes `slot`, which lives, the one that is tried first. Whoever frees its memory calls this with another.
+    /// Forgets vacant slots, whose memory is to go; `nowhere` is not in it.
+    pub(super) fn forget_vacant(&self, nowhere: NonNull<Header>) {
+        self.set_near(nowhere);
+        // SAFETY: it lives, as whoever frees memory calls this before.
+        let polled_last = self.running().map(|slot| unsafe { slot.as_ref() });
+        if polled_last.is_some_and(|header| header.has(VACANT)) {
+            self.set_running(None);
+        }
+    }
+
+    /// Makes `slot`, which lives, the one that is tried first. Who frees its memory calls [`forget_vacant`](Self::forget_vacant).
     #[inline]
     pub(super) fn set_near(&self, slot: NonNull<Header>) {
         self.near.set(slot);
@@ -151,7 +162,7 @@ impl Front {
 
     /// The task on the poll stack; none while a callback is.
     pub(crate) fn running_task(&self) -> Option<TaskRef> {
-        // SAFETY: a running slot is occupied (A2).
+        // SAFETY: the slot of the last poll lives (`forget_vacant`).
         let header = unsafe { self.running()?.as_ref() };
         (!header.has(CALL)).then(|| reference(header))
     }

@@ -34,34 +34,43 @@ impl Arena {
         }
     }
 
-    /// Sees that a gate is of this arena.
+    /// Sees that a gate is of this arena, and that tasks are taken: where it is not [open](Self::is_open), `aside` says so.
+    /// `None`: they are not, or the owner is gone, and with it the time when those who live here were counted.
     #[inline]
-    pub(crate) fn open<'env>(&self, gate: Gate<'env>) -> Opened<'_, 'env> {
+    pub(crate) fn open<'env>(
+        &self,
+        gate: Gate<'env>,
+        aside: impl FnOnce() -> bool,
+    ) -> Option<Opened<'_, 'env>> {
         if gate.serial != self.serial {
             foreign_gate();
         }
-        Opened {
+        // Open, it is being driven, by its owner.
+        if !(self.is_open() || aside() && self.heirs.get().is_none()) {
+            return None;
+        }
+        Some(Opened {
             arena: self,
             flags: gate.flags,
             _env: PhantomData,
-        }
+        })
     }
 
-    /// Inserts a task whose id was taken before. It is ready.
+    /// Inserts a task whose id was taken before. It is ready. `None`: the owner is gone.
     #[track_caller]
     pub(crate) fn insert_as<F, J>(
         &self,
         id: TaskId,
         future: F,
         location: &'static Location<'static>,
-    ) -> Claim<F::Output>
+    ) -> Option<Claim<F::Output>>
     where
         F: Future + 'static,
         J: Judge<F::Output>,
     {
         let identity = Identity::new(self.executor(), id.get());
-        self.open(self.static_gate())
-            .insert_task::<F, J>(identity, future, location)
+        let opened = self.open(self.static_gate(), || true)?;
+        Some(opened.insert_task::<F, J>(identity, future, location))
     }
 
     #[inline]

@@ -3,7 +3,10 @@
 //! A task's future, and later its outcome, lives in a cell of the arena from `insert` until nobody can ask for it any
 //! more. Handles and wakers name it; they do not own it (P1).
 //!
-//! All unsafe code about task memory is behind this module's types, which are safe to use in any order:
+//! All unsafe code about task memory is behind this module's types. They are safe to use in any order, but for what would cost
+//! each poll and each end a check: a `Ready` is polled, by its own arena's `Driven`, before anything else is and before
+//! [`Driven::rest`]; and between the look that finds a task [plain](ended::Ended::is_plain) and its publishing no user code
+//! runs. (`scheduler/pass.rs` and `ending.rs` see to that; debug assertions look.)
 //!
 //! - [`Owner`](owner::Owner) is the executor's side. Only through it can the arena be *driven*; dropping it drops every future that
 //!   may borrow from the executor's `'env`.

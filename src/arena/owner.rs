@@ -152,7 +152,8 @@ mod tests {
     type Place<T> = Rc<RefCell<Option<T>>>;
 
     fn insert<F: Future + 'static>(arena: &Arena, future: F) -> Claim<F::Output> {
-        let opened = arena.open(arena.static_gate());
+        let opened = arena.open(arena.static_gate(), || true);
+        let opened = opened.expect("its owner is there");
         opened.insert::<F, Plain>(future, Location::caller())
     }
 
@@ -234,6 +235,43 @@ mod tests {
         assert_eq!(arena.strong_count(), 0);
     }
 
+    // A3: those who live in an arena when its owner goes are counted then, so that nobody may come later.
+    #[test]
+    fn nothing_is_inserted_when_the_owner_is_gone() {
+        let owner = Owner::new();
+        let kept = insert(owner.arena(), pending::<()>());
+        let (arena, gate) = (Rc::clone(owner.arena()), owner.gate());
+        assert!(arena.open(gate, || true).is_some());
+        assert!(arena.open(gate, || false).is_none());
+        owner.drive(|_| assert!(arena.open(gate, || false).is_some(), "it need not ask"));
+        drop(owner);
+        assert!(arena.open(gate, || true).is_none());
+        assert!(arena.open(arena.static_gate(), || true).is_none());
+        drop(kept);
+    }
+
+    // A2: what was taken off the queue is on the poll stack, whatever is called before it is polled.
+    #[test]
+    fn what_is_to_be_polled_is_not_destroyed() {
+        let owner = Owner::new();
+        let alive = Rc::new(Cell::new(0));
+        drop(Hydra::insert(owner.arena(), 0, &alive));
+        owner.drive(|driven| {
+            driven.begin_pass();
+            assert!(driven.stretch(1));
+            let ready = driven.next_ready().expect("it was inserted");
+            let task = ready.task();
+            assert!(driven.destroy(task).is_none());
+            assert!(ready.keep_while(|| driven.destroy(task)).is_none());
+            assert!(driven.destroy(task).is_none());
+            assert_eq!(alive.get(), 1);
+            // Not polled after all.
+            drop(ready);
+            drop(driven.destroy(task).expect("it waits again").pin());
+            assert_eq!(alive.get(), 0);
+        });
+    }
+
     /// Its destructor drops the owner of its own arena.
     struct EndsAll(Place<Owner<'static>>);
 
@@ -308,7 +346,7 @@ mod tests {
         let dropped = Rc::new(());
         let future = std::future::ready(Rc::clone(&dropped));
         let spawn = || {
-            let opened = owner.arena().open(owner.gate());
+            let opened = owner.arena().open(owner.gate(), || true).unwrap();
             opened.insert_member::<_, Plain>(Rc::new(Full), future, Location::caller())
         };
         assert!(catch_unwind(AssertUnwindSafe(spawn)).is_err());

@@ -381,7 +381,7 @@ impl Pages {
     /// `header` came from [`dedicated`](Self::dedicated) with this layout and nothing refers to it.
     #[cold]
     unsafe fn free_dedicated(&self, header: NonNull<Header>, layout: Layout, front: &Front) {
-        front.set_near(self.nowhere());
+        front.forget_vacant(self.nowhere());
         // SAFETY: still allocated.
         let number = unsafe { header.as_ref() }.index() >> FRAME_SHIFT;
         let mut store = self.store.borrow_mut();
@@ -411,7 +411,7 @@ impl Pages {
 
     /// Gives pages back in which nobody lives, and what queue and table have too much.
     pub(super) fn shrink(&self, front: &Front) {
-        front.set_near(self.nowhere());
+        front.forget_vacant(self.nowhere());
         let mut store = self.store.borrow_mut();
         let store = &mut *store;
         let vacant = store.vacant_frame();

@@ -180,7 +180,9 @@ impl Scheduler {
             // A shutdown that refuses, after a million others. The promise's drop says that it was cancelled.
             return;
         }
-        let claim = self.arena.insert_as::<F, J>(id, future, location);
+        let Some(claim) = self.arena.insert_as::<F, J>(id, future, location) else {
+            return;
+        };
         self.counters.spawned.add(1);
         self.counters.live.add(1);
         let (Some(task), Some(record)) = (claim.task(), claim.extras()) else {

@@ -271,7 +271,6 @@ impl Scheduler {
         F: Future + 'env,
         J: Judge<F::Output>,
     {
-        let opened = arena.open(gate);
         if locals::is_set() {
             let mut prepare = Some(prepare);
             return self.spawn_inheriting::<_, J>(
@@ -286,9 +285,9 @@ impl Scheduler {
                 },
             );
         }
-        if !arena.is_open() && !self.prepare_aside() {
+        let Some(opened) = arena.open(gate, || self.prepare_aside()) else {
             return self.refuse(gate, future);
-        }
+        };
         let claim = match group {
             None => opened.insert::<F, J>(future, location),
             Some(group) => opened.insert_member::<F, J>(group, future, location),

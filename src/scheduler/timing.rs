@@ -346,7 +346,9 @@ impl Scheduler {
             std::task::Poll::Ready(())
         });
         let ready = matches!(due, Due::Now);
-        let (task, key) = self.arena.open(gate).insert_call(future, ready, location);
+        // It has an owner: the executor is not gone.
+        let opened = self.arena.open(gate, || true)?;
+        let (task, key) = opened.insert_call(future, ready, location);
         if self.is_ending() {
             self.bury_late(task, None);
             return None;
