@@ -376,9 +376,8 @@ impl Scheduler {
 
     /// Drops what is armed still, when nothing will fire it any more.
     pub(super) fn drop_alarms(&mut self) -> impl Iterator<Item = Result<(), Box<Panic>>> + use<> {
-        let alarms = self.time.timers.get_mut().disarm_if(|_| true);
         // User code: Drop of foreign wakers.
-        alarms.into_iter().map(catch_drop)
+        self.time.timers.get_mut().take_all().map(catch_drop)
     }
 
     /// Drops a callback uncalled. `false`: it was called, or dropped before.

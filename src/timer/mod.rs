@@ -198,6 +198,13 @@ impl<T> Timers<T> {
         ids.into_iter().filter_map(|id| self.disarm(id)).collect()
     }
 
+    /// Takes back every armed timer, at the end of it all.
+    // Not `disarm_if` of all: with two callers more, `disarm` is no longer inlined where sleeps are dropped (39 instructions).
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
+        let all = std::mem::replace(self, Timers::new());
+        all.nodes.into_iter().filter_map(|node| node.value)
+    }
+
     /// What an armed timer carries.
     pub(crate) fn get_mut(&mut self, id: TimerId) -> Option<&mut T> {
         self.node(id)?;

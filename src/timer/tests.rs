@@ -131,6 +131,22 @@ impl Rng {
 }
 
 #[test]
+fn all_can_be_taken_from_wherever_they_wait() {
+    let now = present();
+    let mut timers = started(now, 0);
+    let late = timers.arm(now - HOUR, 1);
+    timers.arm(now + MS, 2);
+    timers.arm(now + HOUR, 3);
+    timers.arm(now, 4);
+    timers.disarm(late);
+    let mut all: Vec<i32> = timers.take_all().collect();
+    all.sort_unstable();
+    assert_eq!(all, [2, 3, 4]);
+    assert!(timers.is_empty());
+    assert_eq!(timers.next_deadline(), None);
+}
+
+#[test]
 fn timers_are_due_by_deadline_on_every_level() {
     let now = present();
     let mut timers = started(now, 0);

@@ -586,7 +586,7 @@ fn a_stale_wake_calls_no_callback_early() {
         ex.call_later(3_600 * SECOND, move || called.set(called.get() + 1));
     }
     let stale = wakers.take();
-    std::thread::spawn(move || stale.into_iter().for_each(Waker::wake))
+    thread::spawn(move || stale.into_iter().for_each(Waker::wake))
         .join()
         .expect("waking does not panic");
     ex.run_until_stalled();
