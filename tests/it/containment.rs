@@ -607,6 +607,34 @@ fn a_panicking_payload_does_not_come_out_of_the_drop_of_a_handle() {
     }
 }
 
+/// What is never run because the executor ends is dropped contained: a closure that another thread has sent, and a payload that
+/// came when there was nobody left to unwind.
+#[test]
+fn what_is_left_at_the_end_is_dropped_contained() {
+    quiet();
+    let log = DropLog::new();
+    let ex = Executor::<'static>::new();
+    let recorder = Recorder::on(&ex);
+    let local = ex.handle();
+    let keeps = ex.spawn(async {});
+    ex.run_until_stalled();
+    let captured = log.guard("closure").panics("boom closure");
+    let sent = ex.spawner().call_soon(move |_| drop(captured));
+    assert!(sent.is_ok());
+    drop(ex);
+    log.assert(&["closure"]);
+    assert_eq!(recorder.only().kind, ContextKind::Destructor);
+    assert_eq!(recorder.exceptions(), ["boom closure"]);
+
+    let capture = LogCapture::start();
+    local.stop_with(Box::new(log.guard("payload").panics("boom payload")));
+    drop(local);
+    assert_eq!(log.len(), 1);
+    drop(keeps);
+    log.assert(&["closure", "payload"]);
+    assert!(capture.only().text.contains("boom payload"));
+}
+
 /// P3, design section 5: a payload whose destructor panics with another such payload, for ever, is capped and reported.
 #[test]
 fn an_endless_payload_ends() {

@@ -5,16 +5,20 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{pending, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mainstay::{ContextKind, Executor, LocalHandle, Supervisor, current_task, sleep, yield_now};
+use mainstay::{
+    ContextKind, Executor, LocalHandle, Supervisor, TaskGroup, current_task, sleep, yield_now,
+};
 
 use crate::remote::elsewhere;
 use crate::support::{
-    DropLog, Recorder, Trace, check_accounting, counts, holding, panic_message, quiet, yield_n,
+    DropLog, Recorder, Trace, check_accounting, counts, holding, panic_message, poll_once, quiet,
+    yield_n,
 };
 use crate::wake::Probe;
 
@@ -100,6 +104,33 @@ fn a_host_that_forgets_to_tick_loses_nothing() {
     assert_eq!(calls.load(Ordering::SeqCst), 2, "it is told of what is new");
     ex.run_until_stalled();
     check_accounting(&ex);
+}
+
+// Nor what is done between two drives that has something left to do: a stop, and the end of a group whose tasks have callbacks.
+#[test]
+fn the_host_is_told_of_ends_between_drives() {
+    quiet();
+    let ex = Executor::builder().virtual_clock().build();
+    let calls = counting_hook(&ex);
+    ex.handle().stop_with(Box::new(7));
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "a payload to unwind with");
+    assert!(catch_unwind(AssertUnwindSafe(|| ex.run_until_stalled())).is_err());
+
+    let called = Rc::new(Cell::new(false));
+    let done = Rc::clone(&called);
+    let mut scope = Box::pin(TaskGroup::scope(async |group| {
+        let task = group.spawn(pending::<()>());
+        task.add_done_callback(move |_| done.set(true));
+        pending::<()>().await;
+    }));
+    ex.block_on(async { assert!(poll_once(&mut scope).is_pending()) });
+    ex.run_until_stalled();
+    let before = calls.load(Ordering::SeqCst);
+    drop(scope);
+    assert_eq!(calls.load(Ordering::SeqCst), before + 1, "a callback");
+    assert!(!called.get());
+    ex.run_until_stalled();
+    assert!(called.get());
 }
 
 // P2: one that never ticks at all is told what it has not run.

@@ -566,6 +566,66 @@ fn a_shuffled_pass_has_a_seeded_order() {
     assert_eq!(sorted, fifo);
 }
 
+/// Each pass has an order of its own, in whatever way the executor is driven.
+#[test]
+fn every_pass_is_shuffled_anew() {
+    let drives: [fn(&Executor<'static>); 3] = [
+        |ex| drop(ex.run_until_stalled()),
+        |ex| ex.block_on(ex.idle()),
+        |ex| while ex.tick(20).more {},
+    ];
+    for drive in drives {
+        let ex = Executor::builder().shuffle(7).build();
+        let passes: Rc<RefCell<[Vec<u32>; 3]>> = Rc::default();
+        for n in 0..20 {
+            let passes = Rc::clone(&passes);
+            ex.spawn(async move {
+                for pass in 0..3 {
+                    passes.borrow_mut()[pass].push(n);
+                    yield_now().await;
+                }
+            })
+            .detach();
+        }
+        drive(&ex);
+        let [first, second, third] = passes.take();
+        let fifo: Vec<_> = (0..20).collect();
+        for pass in [&first, &second, &third] {
+            assert_eq!(pass.len(), 20);
+            assert_ne!(*pass, fifo, "in the order of the pass before");
+        }
+        assert!(first != second && second != third && first != third);
+    }
+}
+
+/// P8: what becomes due during a pass is noticed within 64 polls, and has its turn before those that come after that.
+#[test]
+fn what_is_due_is_noticed_within_64_polls() {
+    let ex = Rc::new(virtual_executor());
+    let trace = Trace::new();
+    let woken = trace.clone();
+    ex.spawn(async move {
+        sleep(SECOND).await;
+        woken.push("due");
+    })
+    .detach();
+    ex.run_until_stalled();
+    for n in 0..200 {
+        let (own, trace) = (Rc::downgrade(&ex), trace.clone());
+        ex.spawn(async move {
+            if n == 0 {
+                own.upgrade().expect("it is driven").advance(SECOND);
+            }
+            yield_now().await;
+            trace.push(n.to_string());
+        })
+        .detach();
+    }
+    ex.run_until_stalled();
+    let at = trace.labels().iter().position(|label| label == "due");
+    assert!(at.is_some_and(|at| at <= 64), "{at:?}");
+}
+
 // R3 and callbacks: a stale wake from another thread, for whoever lived in the slot, calls nothing before its time.
 #[test]
 fn a_stale_wake_calls_no_callback_early() {
