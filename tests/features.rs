@@ -140,7 +140,8 @@ fn handles_are_spawners_of_futures() {
     let _ = ex.run_until_stalled();
     assert_eq!(ex.stats().returned, 3);
     drop(ex);
-    assert!(local.status_local().is_err() && spawner.status().is_err());
+    assert!(local.status_local().is_err());
+    assert!(local.status().is_err() && spawner.status().is_err());
     let refused = local.spawn_local_obj(Box::new(async {}).into());
     assert!(refused.expect_err("it is gone").is_shutdown());
     let future: FutureObj<'static, ()> = Box::new(async {}).into();

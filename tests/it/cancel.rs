@@ -731,6 +731,48 @@ fn a_cancel_handle_whose_executor_is_gone_touches_nobody() {
     assert!(!tenant.is_finished());
 }
 
+/// P9: where a task cancels most of those that are queued behind it, the others have their one poll in that pass, in order.
+#[test]
+fn cancelling_most_of_a_pass_leaves_the_others_their_polls() {
+    for (all, kept) in [(200_usize, 20), (400, 70), (1_000, 3)] {
+        let ex = Executor::new();
+        let trace = Trace::new();
+        let handles: Rc<RefCell<Vec<JoinHandle<()>>>> = Rc::default();
+        let doomed = Rc::clone(&handles);
+        ex.spawn(async move {
+            for handle in doomed.take() {
+                handle.cancel();
+            }
+        })
+        .detach();
+        for n in 0..all {
+            let trace = trace.clone();
+            let task = ex.spawn(async move {
+                loop {
+                    trace.push(n.to_string());
+                    yield_n(1).await;
+                }
+            });
+            if n % (all / kept) == 0 {
+                task.detach();
+            } else {
+                handles.borrow_mut().push(task);
+            }
+        }
+        let others = all.div_ceil(all / kept);
+        let progress = ex.tick(1 + others);
+        assert_eq!(progress.polls, 1 + others);
+        let polled = trace.labels();
+        let expected: Vec<_> = (0..all)
+            .step_by(all / kept)
+            .map(|n| n.to_string())
+            .collect();
+        assert_eq!(polled, expected);
+        ex.tick(others);
+        assert_eq!(trace.labels()[others..], expected);
+    }
+}
+
 /// P9: cancelling one of many tasks leaves the order of the rest as it was.
 #[test]
 fn cancelling_leaves_the_order_of_the_others() {

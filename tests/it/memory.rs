@@ -455,6 +455,22 @@ fn ids_are_never_reused_although_slots_are() {
     assert_eq!(seen.len(), 20_000);
 }
 
+/// Executors take their ids in blocks: those of two that spawn by turns are different, block after block.
+#[test]
+fn ids_of_executors_that_take_turns_are_different() {
+    let executors = [Executor::new(), Executor::new()];
+    let mut seen: HashSet<TaskId> = HashSet::new();
+    for n in 0..10_000 {
+        for ex in &executors {
+            let handle = ex.spawn(async {});
+            assert!(seen.insert(handle.id()), "{} again", handle.id());
+            if n % 100 == 0 {
+                ex.run_until_stalled();
+            }
+        }
+    }
+}
+
 /// Each way in which a task may end, and what happens to its output.
 type End = (&'static str, fn(&Executor<'static>, Canaried), bool);
 
