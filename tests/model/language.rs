@@ -72,6 +72,12 @@ pub(crate) enum Op {
     },
     /// From a task: a task group's scope, whose body is the script.
     Scope(u8),
+    // Where there are two executors, from anywhere.
+    /// What follows in the script is done to the other one.
+    Swap,
+    /// Drives, by a tick of so many steps; 0: until it is stalled.
+    Drive(u8),
+    DropExecutor,
 }
 
 /// How many scopes a task is in at once, at most.
@@ -96,11 +102,15 @@ pub(crate) enum Step {
     Advance(u8),
     /// With so many ms of grace.
     Shutdown(u8),
+    /// What follows is done to the other executor.
+    Swap,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) if_unretrieved: bool,
+    /// There are two executors.
+    pub(crate) two: bool,
     pub(crate) scripts: Vec<Script>,
     pub(crate) steps: Vec<Step>,
 }
@@ -113,7 +123,8 @@ impl Program {
     /// The program as Rust, to be kept as a regression.
     pub(crate) fn to_rust(&self) -> String {
         let mut out = String::new();
-        let _ = writeln!(out, "program({}, &[", self.if_unretrieved);
+        let of = if self.two { "two_executors" } else { "program" };
+        let _ = writeln!(out, "{of}({}, &[", self.if_unretrieved);
         for script in &self.scripts {
             let _ = writeln!(out, "    (&{:?}, &{:?}),", script.ops, script.on_drop);
         }
@@ -189,10 +200,24 @@ pub(crate) trait World {
     fn size(&mut self, group: usize) -> Option<(usize, bool)>;
     fn limit(&mut self, group: usize, tasks: u8) -> Option<()>;
     fn can_end(&mut self, group: usize) -> bool;
+    /// The executor that things are done to.
+    fn at(&self) -> usize;
+    /// Goes to another executor, if there is one.
+    fn go_to(&mut self, executor: usize);
+    /// `None`, here and below: it is driven already, or gone.
+    fn drive(&mut self, steps: u8) -> Option<()>;
+    fn drop_executor(&mut self) -> Option<()>;
 }
 
 /// Runs `ops` from `pc` on, until one of them leads elsewhere.
 pub(crate) fn run(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -> Flow {
+    let home = world.at();
+    let flow = run_from(world, who, ops, pc);
+    world.go_to(home);
+    flow
+}
+
+fn run_from(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -> Flow {
     let in_task = matches!(who, Who::Task(_));
     while let Some(op) = ops.get(*pc) {
         *pc += 1;
@@ -317,6 +342,15 @@ pub(crate) fn run(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -
                     }
                 }
             }
+            Op::Swap => world.go_to(1 - world.at()),
+            Op::Drive(steps) => {
+                let done = world.drive(steps % 4);
+                world.say(format!("{who:?} drive: {done:?}"));
+            }
+            Op::DropExecutor => {
+                let done = world.drop_executor();
+                world.say(format!("{who:?} drop executor: {done:?}"));
+            }
             Op::Scope(script) if in_task => return Flow::Scope(script),
             Op::Scope(_)
             | Op::Listen
@@ -363,9 +397,9 @@ impl<C: Choices> Random<C> {
         self.below(12)
     }
 
-    /// One of the ops; those of groups come more often than the others, where there are any.
-    fn op(&mut self, groups: bool) -> Op {
-        match self.below(if groups { 66 } else { 40 }) {
+    /// One of the first so many ops.
+    fn op(&mut self, of: u8) -> Op {
+        match self.below(of) {
             0..=7 => Op::Spawn {
                 script: self.byte(),
                 fallible: self.below(2) == 0,
@@ -438,35 +472,42 @@ impl<C: Choices> Random<C> {
                 group: self.byte(),
                 ms: self.byte(),
             },
-            _ => Op::Scope(self.byte()),
+            60..=65 => Op::Scope(self.byte()),
+            66..=71 => Op::Swap,
+            72..=75 => Op::Drive(self.byte()),
+            _ => Op::DropExecutor,
         }
     }
 
     pub(crate) fn program(&mut self) -> Program {
         let scripts = 2 + self.below(6);
         let steps = 3 + self.below(10);
-        let kind = self.below(4);
-        let groups = kind >= 2;
+        let kind = self.below(8);
+        // The basic ones; those of groups too; those of two executors too.
+        let two = kind >= 4;
+        let ops_of = [40, 66, 77, 77][usize::from(kind / 2)];
         Program {
             if_unretrieved: kind % 2 == 0,
+            two,
             scripts: (0..scripts)
                 .map(|_| {
                     let ops = self.below(7);
                     let on_drop = if self.below(4) == 0 { self.below(4) } else { 0 };
                     Script {
-                        ops: (0..ops).map(|_| self.op(groups)).collect(),
-                        on_drop: (0..on_drop).map(|_| self.op(groups)).collect(),
+                        ops: (0..ops).map(|_| self.op(ops_of)).collect(),
+                        on_drop: (0..on_drop).map(|_| self.op(ops_of)).collect(),
                     }
                 })
                 .collect(),
             steps: (0..steps)
-                .map(|_| match self.below(11) {
+                .map(|_| match self.below(if two { 14 } else { 11 }) {
                     0..=3 => Step::Do(self.byte()),
                     4..=6 => Step::Tick(self.below(6) + 1),
                     7 => Step::UntilStalled,
                     8 => Step::BlockOn(self.below(8) + 1),
                     9 => Step::Advance(self.below(8) + 1),
-                    _ => Step::Shutdown(self.below(8)),
+                    10 => Step::Shutdown(self.below(8)),
+                    _ => Step::Swap,
                 })
                 .collect(),
         }

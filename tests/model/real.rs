@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mainstay::{
     CallHandle, CallbackId, ContextKind, ExceptionContext, ExceptionError, ExceptionGroup,
     Executor, InvalidState, JoinError, JoinHandle, LocalHandle, Outcome, Progress, ReportPolicy,
-    ShutdownReport, Sleep, Supervisor, TaskGroup, TaskId,
+    ShutdownReport, Sleep, Stats, Supervisor, TaskGroup, TaskId,
 };
 
 use super::language::{DEPTH, FUEL, Flow, LAST_FUEL, Op, Program, Step, Who, World, run};
@@ -98,8 +98,15 @@ struct Table {
     program: Program,
     trace: RefCell<Vec<String>>,
     fuel: Cell<u32>,
-    executor: RefCell<LocalHandle<'static>>,
-    start: Instant,
+    executors: RefCell<Vec<Option<Rc<Executor<'static>>>>>,
+    locals: Vec<LocalHandle<'static>>,
+    starts: Vec<Instant>,
+    /// The executor that things are done to.
+    at: Cell<usize>,
+    /// Which are driven.
+    driven: RefCell<Vec<bool>>,
+    /// The executors of the tasks.
+    homes: RefCell<Vec<usize>>,
     handles: RefCell<Vec<Option<Handle>>>,
     taken: RefCell<Vec<bool>>,
     wakers: RefCell<Vec<Option<Waker>>>,
@@ -109,8 +116,7 @@ struct Table {
     callbacks: RefCell<Vec<(usize, Option<CallbackId>)>>,
     calls: RefCell<Vec<CallHandle>>,
     groups: RefCell<Vec<Option<Group>>>,
-    /// The owner drives.
-    driven: Cell<bool>,
+    group_homes: RefCell<Vec<usize>>,
 }
 
 thread_local! {
@@ -128,6 +134,21 @@ fn real() -> Real {
 fn say(line: String) {
     if let Some(table) = TABLE.with(|table| table.borrow().clone()) {
         table.trace.borrow_mut().push(line);
+    }
+}
+
+/// While it is there, things are done to an executor.
+struct At(usize);
+
+impl At {
+    fn new(executor: usize) -> Self {
+        At(real().0.at.replace(executor))
+    }
+}
+
+impl Drop for At {
+    fn drop(&mut self) {
+        real().0.at.set(self.0);
     }
 }
 
@@ -167,6 +188,8 @@ impl Frame {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         let mut world = real();
         let number = self.task;
+        let home = world.0.homes.borrow()[number];
+        let _at = At::new(home);
         world.say(format!("poll {}", self.name()));
         loop {
             match &mut self.mode {
@@ -255,6 +278,7 @@ impl Frame {
                 Flow::Scope(script) => {
                     let group = world.groups();
                     world.0.groups.borrow_mut().push(None);
+                    world.0.group_homes.borrow_mut().push(home);
                     let body = Frame {
                         task: number,
                         scope: Some(group),
@@ -278,6 +302,8 @@ impl Drop for Frame {
     fn drop(&mut self) {
         let mut world = real();
         let number = self.task;
+        let home = world.0.homes.borrow()[number];
+        let _at = At::new(home);
         world.say(format!("drop {}", self.name()));
         if self.scope.is_none() {
             world.0.gone.borrow_mut()[number] = true;
@@ -294,7 +320,8 @@ fn act(world: &mut Real, who: Who, ops: &[Op]) {
     }
 }
 
-fn act_script(who: Who, script: u8) {
+fn act_script(who: Who, home: usize, script: u8) {
+    let _at = At::new(home);
     let mut world = real();
     let script = world.0.program.script(script).clone();
     act(&mut world, who, &script.ops);
@@ -345,7 +372,7 @@ pub(crate) fn listen() {
 
 impl Real {
     fn local(&self) -> LocalHandle<'static> {
-        self.0.executor.borrow().clone()
+        self.0.locals[self.0.at.get()].clone()
     }
 
     /// Takes a handle off the table while it is used: what is called meanwhile finds none.
@@ -354,6 +381,19 @@ impl Real {
         let result = f(&mut handle);
         self.0.handles.borrow_mut()[task] = Some(handle);
         Some(result)
+    }
+
+    /// Drives the executor at hand, if it is there and is not driven.
+    fn with_driven(&self, f: impl FnOnce(&Table, &Executor<'static>)) -> Option<()> {
+        let at = self.0.at.get();
+        if self.0.driven.borrow()[at] {
+            return None;
+        }
+        let executor = self.0.executors.borrow()[at].clone()?;
+        self.0.driven.borrow_mut()[at] = true;
+        f(&self.0, &executor);
+        self.0.driven.borrow_mut()[at] = false;
+        Some(())
     }
 
     fn failures(&self, failures: &ExceptionGroup) -> String {
@@ -367,7 +407,7 @@ impl Real {
         format!("{numbers:?} cancelled {}", failures.is_cancelled())
     }
 
-    fn spawn_as(&mut self, script: u8, fallible: bool, group: Option<&Group>) {
+    fn spawn_as(&mut self, script: u8, fallible: bool, group: Option<(&Group, usize)>) {
         let number = self.tasks();
         self.say(format!("spawn {number}"));
         let table = &self.0;
@@ -376,6 +416,11 @@ impl Real {
         table.wakers.borrow_mut().push(None);
         table.woken.borrow_mut().push(false);
         table.gone.borrow_mut().push(false);
+        let home = match group {
+            Some((_, home)) => home,
+            None => table.at.get(),
+        };
+        table.homes.borrow_mut().push(home);
         let task = Frame {
             task: number,
             scope: None,
@@ -384,7 +429,7 @@ impl Real {
             pc: 0,
             mode: Mode::Go,
         };
-        let handle = match (group, fallible) {
+        let handle = match (group.map(|(group, _)| group), fallible) {
             (None, true) => Handle::Fallible(self.local().spawn_fallible(Fallible(task))),
             (None, false) => Handle::Plain(self.local().spawn(Plain(task))),
             (Some(Group::Supervisor(group)), true) => {
@@ -446,7 +491,7 @@ impl World for Real {
     fn wake(&mut self, task: usize) -> Option<()> {
         let waker = self.0.wakers.borrow()[task].clone()?;
         // Between drives a wake carries the slot's index alone: a stale one may poll somebody else once.
-        if !self.0.driven.get() && self.0.gone.borrow()[task] {
+        if !self.0.driven.borrow()[self.0.homes.borrow()[task]] && self.0.gone.borrow()[task] {
             return None;
         }
         self.0.woken.borrow_mut()[task] = true;
@@ -477,6 +522,7 @@ impl World for Real {
     fn add_callback(&mut self, task: usize, script: u8) -> Option<()> {
         self.0.handles.borrow()[task].as_ref()?;
         let number = self.callbacks();
+        let home = self.0.homes.borrow()[task];
         self.0.callbacks.borrow_mut().push((task, None));
         let id = self.with(task, |handle| {
             either!(handle, handle => handle.add_done_callback(move |completion| {
@@ -501,7 +547,7 @@ impl World for Real {
                     }
                 };
                 say(format!("callback {number} of {}: {end}", about.expect("it is known")));
-                act_script(Who::Callback(number), script);
+                act_script(Who::Callback(number), home, script);
             }))
         });
         self.0.callbacks.borrow_mut()[number].1 = id;
@@ -522,19 +568,21 @@ impl World for Real {
 
     fn call_soon(&mut self, script: u8) {
         let number = self.calls();
+        let home = self.0.at.get();
         let call = self.local().call_soon(move || {
             say(format!("call {number}"));
-            act_script(Who::Call(number), script);
+            act_script(Who::Call(number), home, script);
         });
         self.0.calls.borrow_mut().push(call);
     }
 
     fn call_later(&mut self, ms: u8, script: u8) {
         let number = self.calls();
+        let home = self.0.at.get();
         let delay = Duration::from_millis(ms.into());
         let call = self.local().call_later(delay, move || {
             say(format!("call {number}"));
-            act_script(Who::Call(number), script);
+            act_script(Who::Call(number), home, script);
         });
         self.0.calls.borrow_mut().push(call);
     }
@@ -546,10 +594,11 @@ impl World for Real {
 
     fn set_handler(&mut self, script: Option<u8>) {
         let local = self.local();
+        let home = self.0.at.get();
         match script {
             Some(script) => local.set_exception_handler(move |_, context| {
                 tell("handler", context);
-                act_script(Who::Handler, script);
+                act_script(Who::Handler, home, script);
             }),
             None => local.clear_exception_handler(),
         }
@@ -576,11 +625,13 @@ impl World for Real {
         let group = Supervisor::new_in(&self.local());
         let group = Group::Supervisor(group);
         self.0.groups.borrow_mut().push(Some(group));
+        self.0.group_homes.borrow_mut().push(self.0.at.get());
     }
 
     fn spawn_in(&mut self, group: usize, script: u8, fallible: bool) -> Option<()> {
+        let home = self.0.group_homes.borrow()[group];
         let group = self.group(group)?;
-        self.spawn_as(script, fallible, Some(&group));
+        self.spawn_as(script, fallible, Some((&group, home)));
         Some(())
     }
 
@@ -603,10 +654,11 @@ impl World for Real {
         let Group::Supervisor(supervisor) = self.group(group)? else {
             return None;
         };
+        let home = self.0.group_homes.borrow()[group];
         match script {
             Some(script) => supervisor.set_exception_handler(move |_, context| {
                 tell(&format!("handler of {group}"), context);
-                act_script(Who::Handler, script);
+                act_script(Who::Handler, home, script);
             }),
             None => supervisor.clear_exception_handler(),
         }
@@ -635,6 +687,38 @@ impl World for Real {
     fn can_end(&mut self, group: usize) -> bool {
         matches!(self.0.groups.borrow()[group], Some(Group::Supervisor(_)))
     }
+
+    fn at(&self) -> usize {
+        self.0.at.get()
+    }
+
+    fn go_to(&mut self, executor: usize) {
+        if executor < self.0.locals.len() {
+            self.0.at.set(executor);
+        }
+    }
+
+    fn drive(&mut self, steps: u8) -> Option<()> {
+        self.with_driven(|table, executor| {
+            let progress = match steps {
+                0 => executor.run_until_stalled(),
+                steps => executor.tick(steps.into()),
+            };
+            say_progress(table, &progress);
+        })
+    }
+
+    fn drop_executor(&mut self) -> Option<()> {
+        let at = self.0.at.get();
+        if self.0.driven.borrow()[at] {
+            return None;
+        }
+        let executor = self.0.executors.borrow_mut()[at].take()?;
+        self.0.driven.borrow_mut()[at] = true;
+        drop(executor);
+        self.0.driven.borrow_mut()[at] = false;
+        Some(())
+    }
 }
 
 fn in_words(report: &ShutdownReport) -> String {
@@ -654,17 +738,25 @@ pub(crate) fn play(program: &Program) -> Vec<String> {
     } else {
         ReportPolicy::OnFailure
     };
-    let executor: Executor<'static> = Executor::builder().virtual_clock().report(policy).build();
+    let count = if program.two { 2 } else { 1 };
+    let executors: Vec<Executor<'static>> = (0..count)
+        .map(|_| Executor::builder().virtual_clock().report(policy).build())
+        .collect();
     // The handle of a task that has ended keeps the books open when the executor is gone.
-    let keeper = executor.spawn(async {});
-    let _ = executor.run_until_stalled();
-    let books = executor.handle();
+    let keepers: Vec<_> = executors.iter().map(|ex| ex.spawn(async {})).collect();
+    for executor in &executors {
+        let _ = executor.run_until_stalled();
+    }
     let table = Rc::new(Table {
         program: program.clone(),
         trace: RefCell::default(),
         fuel: Cell::new(FUEL),
-        executor: RefCell::new(executor.handle()),
-        start: executor.now(),
+        locals: executors.iter().map(Executor::handle).collect(),
+        starts: executors.iter().map(Executor::now).collect(),
+        executors: RefCell::new(executors.into_iter().map(|ex| Some(Rc::new(ex))).collect()),
+        at: Cell::new(0),
+        driven: RefCell::new(vec![false; count]),
+        homes: RefCell::default(),
         handles: RefCell::default(),
         taken: RefCell::default(),
         wakers: RefCell::default(),
@@ -674,50 +766,21 @@ pub(crate) fn play(program: &Program) -> Vec<String> {
         callbacks: RefCell::default(),
         calls: RefCell::default(),
         groups: RefCell::default(),
-        driven: Cell::new(false),
+        group_homes: RefCell::default(),
     });
     TABLE.with(|slot| slot.replace(Some(Rc::clone(&table))));
     let mut world = real();
     for step in &program.steps {
         world.say(format!("{step:?}"));
-        table
-            .driven
-            .set(!matches!(step, Step::Do(_) | Step::Advance(_)));
-        match *step {
-            Step::Do(script) => {
-                let ops = program.script(script).ops.clone();
-                let _ = run(&mut world, Who::Owner, &ops, &mut 0);
-            }
-            Step::Tick(budget) => {
-                let progress = executor.tick(budget.into());
-                say_progress(&table, &progress);
-            }
-            Step::UntilStalled => {
-                let progress = executor.run_until_stalled();
-                say_progress(&table, &progress);
-            }
-            Step::BlockOn(ms) => {
-                let done = executor.try_block_on(async move {
-                    mainstay::sleep(Duration::from_millis(ms.into())).await;
-                });
-                let word = if done.is_ok() { "done" } else { "stopped" };
-                world.say(format!("root: {word}"));
-            }
-            Step::Shutdown(ms) => {
-                table.fuel.set(table.fuel.get().min(LAST_FUEL));
-                let report = executor.shutdown(Duration::from_millis(ms.into()));
-                world.say(in_words(&report));
-            }
-            Step::Advance(ms) => executor.advance(Duration::from_millis(ms.into())),
-        }
-        table.driven.set(false);
-        say_stats(&books);
+        step_once(&mut world, *step);
+        say_stats(&table);
     }
-    world.say("close".to_owned());
-    table.driven.set(true);
-    drop(executor);
-    table.driven.set(false);
-    say_stats(&books);
+    for at in 0..count {
+        world.say(format!("close {at}"));
+        table.at.set(at);
+        let _ = world.drop_executor();
+        say_stats(&table);
+    }
     for task in 0..world.tasks() {
         let handle = table.handles.borrow_mut()[task].take();
         drop(handle);
@@ -726,17 +789,57 @@ pub(crate) fn play(program: &Program) -> Vec<String> {
         let group = table.groups.borrow_mut()[group].take();
         drop(group);
     }
-    say_stats(&books);
-    drop(keeper);
+    say_stats(&table);
+    drop(keepers);
     TABLE.with(|slot| slot.replace(None));
     let trace = table.trace.take();
     drop(world);
     trace
 }
 
+fn step_once(world: &mut Real, step: Step) {
+    let done = match step {
+        Step::Do(script) => {
+            let ops = world.0.program.script(script).ops.clone();
+            let _ = run(world, Who::Owner, &ops, &mut 0);
+            Some(())
+        }
+        Step::Swap => {
+            world.go_to(1 - world.at());
+            Some(())
+        }
+        Step::UntilStalled => world.drive(0),
+        Step::Tick(budget) => world.drive(budget),
+        Step::BlockOn(ms) => world.with_driven(|_, executor| {
+            let done = executor.try_block_on(async move {
+                mainstay::sleep(Duration::from_millis(ms.into())).await;
+            });
+            let word = if done.is_ok() { "done" } else { "stopped" };
+            say(format!("root: {word}"));
+        }),
+        Step::Shutdown(ms) => world.with_driven(|table, executor| {
+            table.fuel.set(table.fuel.get().min(LAST_FUEL));
+            let report = executor.shutdown(Duration::from_millis(ms.into()));
+            say(in_words(&report));
+        }),
+        Step::Advance(ms) => {
+            let executor = world.0.executors.borrow()[world.at()].clone();
+            executor.map(|executor| executor.advance(Duration::from_millis(ms.into())))
+        }
+    };
+    if done.is_none() {
+        world.say("it is gone".to_owned());
+    }
+}
+
 /// Without the keeper.
-fn say_stats(books: &LocalHandle<'static>) {
-    let s = books.stats();
+fn say_stats(table: &Table) {
+    for books in &table.locals {
+        say_books(&books.stats());
+    }
+}
+
+fn say_books(s: &Stats) {
     say(format!(
         "spawned {} live {} returned {} failed {} cancelled {} reported {} retrieved {} unread {} reports {} polls {}",
         s.spawned - 1,
@@ -753,9 +856,10 @@ fn say_stats(books: &LocalHandle<'static>) {
 }
 
 fn say_progress(table: &Table, progress: &Progress) {
-    let next = progress
-        .next_deadline
-        .map(|next| next.duration_since(table.start).as_millis());
+    let next = progress.next_deadline.map(|next| {
+        next.duration_since(table.starts[table.at.get()])
+            .as_millis()
+    });
     say(format!(
         "polls {} more {} next {next:?}",
         progress.polls, progress.more

@@ -71,6 +71,8 @@ enum Place {
 }
 
 struct Task {
+    /// Its executor.
+    home: usize,
     /// Outermost first.
     frames: Vec<Frame>,
     fallible: bool,
@@ -131,6 +133,7 @@ enum Body {
 }
 
 struct Call {
+    home: usize,
     body: Body,
     queued: bool,
     running: bool,
@@ -222,23 +225,25 @@ pub(crate) struct Model<'a> {
     groups: Vec<Group>,
     /// While one is dropped that a group did not take: those that are to follow.
     turned_away: Option<VecDeque<usize>>,
-    /// Members of a group are being dropped: there is a current executor, also if none is driven.
-    entered: u32,
-    executor: Executor,
+    executors: Vec<Executor>,
+    /// The one that acts, or that things are done to.
+    at: usize,
+    /// The current one, and those that were current when it began to be driven or to drop members of a group.
+    current: Vec<usize>,
 }
 
-/// What is said of `self` and is no field of it is said of the executor.
+/// What is said of `self` and is no field of it is said of the executor that acts.
 impl Deref for Model<'_> {
     type Target = Executor;
 
     fn deref(&self) -> &Executor {
-        &self.executor
+        &self.executors[self.at]
     }
 }
 
 impl DerefMut for Model<'_> {
     fn deref_mut(&mut self) -> &mut Executor {
-        &mut self.executor
+        &mut self.executors[self.at]
     }
 }
 
@@ -276,7 +281,8 @@ impl World for Model<'_> {
             return None;
         }
         self.tasks[task].place = Place::Out;
-        let done = self.tasks[task].end.is_none() && self.ask_cancel(task);
+        let done =
+            self.tasks[task].end.is_none() && self.at_home(task, |this| this.ask_cancel(task));
         self.tasks[task].place = Place::Table;
         Some(done)
     }
@@ -290,12 +296,15 @@ impl World for Model<'_> {
     }
 
     fn wake(&mut self, task: usize) -> Option<()> {
-        if !self.tasks[task].stored || !self.driven && self.tasks[task].gone {
+        let driven = self.executors[self.tasks[task].home].driven;
+        if !self.tasks[task].stored || !driven && self.tasks[task].gone {
             return None;
         }
         self.tasks[task].woken = true;
-        self.wake_task(task);
-        self.prod();
+        self.at_home(task, |this| {
+            this.wake_task(task);
+            this.prod();
+        });
         Some(())
     }
 
@@ -346,43 +355,15 @@ impl World for Model<'_> {
             return None;
         }
         let id = self.callbacks.len();
-        let mut callback = Callback {
+        self.callbacks.push(Callback {
             task,
             script,
             done: false,
-        };
-        if self.tasks[task].taken && !self.driven && self.entered == 0 {
+        });
+        match self.way_to(task) {
+            Some(executor) => self.on(executor, |this| this.add_callback_here(task, id)),
             // Nobody will ever call it.
-            callback.done = true;
-            self.callbacks.push(callback);
-            return Some(());
-        }
-        self.callbacks.push(callback);
-        match self.tasks[task].end {
-            None => {
-                self.tasks[task].aside = true;
-                self.tasks[task].callbacks.push(id);
-            }
-            Some(_) if self.closed && !self.driven => self.callbacks[id].done = true,
-            Some(end) => {
-                let there = !self.tasks[task].taken;
-                let known = there && std::mem::replace(&mut self.tasks[task].late, true);
-                let pinned = there && !std::mem::replace(&mut self.tasks[task].pinned, true);
-                match self.late.iter_mut().find(|late| known && late.task == task) {
-                    Some(late) => {
-                        late.queue.push_back(id);
-                        late.pinned |= pinned;
-                    }
-                    None => self.late.push(Calls {
-                        task,
-                        end,
-                        pinned,
-                        also: false,
-                        queue: VecDeque::from([id]),
-                    }),
-                }
-                self.prod();
-            }
+            None => self.callbacks[id].done = true,
         }
         Some(())
     }
@@ -393,25 +374,12 @@ impl World for Model<'_> {
         if t.place != Place::Table || t.taken && !t.refused {
             return None;
         }
-        if t.taken && !self.driven && self.entered == 0 {
-            // It has no way to its executor, and none is current.
-            return Some(false);
+        match self.way_to(task) {
+            Some(executor) => self.on(executor, |this| {
+                Some(this.remove_callback_here(task, callback))
+            }),
+            None => Some(false),
         }
-        // When the task has ended it is too late, also for those that are not queued yet.
-        if self.tasks[task].end.is_none() {
-            let own = &mut self.tasks[task].callbacks;
-            if let Some(at) = own.iter().position(|other| *other == callback) {
-                own.remove(at);
-                return Some(true);
-            }
-        }
-        for late in &mut self.late {
-            if let Some(at) = late.queue.iter().position(|other| *other == callback) {
-                late.queue.remove(at);
-                return Some(true);
-            }
-        }
-        Some(false)
     }
 
     fn call_soon(&mut self, script: u8) {
@@ -429,7 +397,8 @@ impl World for Model<'_> {
     }
 
     fn cancel_call(&mut self, call: usize) -> bool {
-        self.cancel_any_call(self.named_calls[call])
+        let call = self.named_calls[call];
+        self.on(self.calls[call].home, |this| this.cancel_any_call(call))
     }
 
     fn set_handler(&mut self, script: Option<u8>) {
@@ -462,7 +431,7 @@ impl World for Model<'_> {
     }
 
     fn supervise(&mut self) {
-        self.groups.push(Group::new(None));
+        self.groups.push(Group::new(self.at, None));
     }
 
     fn spawn_in(&mut self, group: usize, script: u8, fallible: bool) -> Option<()> {
@@ -480,11 +449,8 @@ impl World for Model<'_> {
     }
 
     fn drop_group(&mut self, group: usize) -> Option<()> {
-        if !std::mem::take(&mut self.groups[group].at_hand) {
-            return None;
-        }
-        self.let_go(group);
-        Some(())
+        let at_hand = std::mem::take(&mut self.groups[group].at_hand);
+        at_hand.then(|| self.let_go(group))
     }
 
     fn group_handler(&mut self, group: usize, script: Option<u8>) -> Option<()> {
@@ -504,6 +470,26 @@ impl World for Model<'_> {
 
     fn can_end(&mut self, group: usize) -> bool {
         self.groups[group].at_hand && self.groups[group].scope.is_none()
+    }
+
+    fn at(&self) -> usize {
+        self.at
+    }
+
+    fn go_to(&mut self, executor: usize) {
+        if executor < self.executors.len() {
+            self.at = executor;
+        }
+    }
+
+    fn drive(&mut self, steps: u8) -> Option<()> {
+        let can = !self.driven && !self.closed;
+        can.then(|| self.drive_once(steps))
+    }
+
+    fn drop_executor(&mut self) -> Option<()> {
+        let can = !self.driven && !self.closed;
+        can.then(|| self.close())
     }
 }
 
@@ -527,8 +513,12 @@ impl<'a> Model<'a> {
             named_calls: Vec::new(),
             groups: Vec::new(),
             turned_away: None,
-            entered: 0,
-            executor: Executor::default(),
+            executors: match program.two {
+                true => vec![Executor::default(), Executor::default()],
+                false => vec![Executor::default()],
+            },
+            at: 0,
+            current: Vec::new(),
         }
     }
 
@@ -536,49 +526,15 @@ impl<'a> Model<'a> {
     pub(crate) fn play(mut self) -> Vec<String> {
         for step in &self.program.steps {
             self.say(format!("{step:?}"));
-            match *step {
-                Step::Do(script) => {
-                    let program = self.program;
-                    self.act_ops(Who::Owner, &program.script(script).ops);
-                }
-                Step::Tick(budget) => {
-                    self.driven = true;
-                    if !self.has_work() {
-                        self.look_at_clock();
-                    }
-                    let polls = self.pass(usize::from(budget));
-                    self.look_at_clock();
-                    self.end_drive(polls);
-                }
-                Step::UntilStalled => {
-                    self.driven = true;
-                    let mut polls = 0;
-                    loop {
-                        polls += self.pass(ALL);
-                        if self.stopping {
-                            break;
-                        }
-                        if !self.has_work() {
-                            self.look_at_clock();
-                            if !self.has_work() {
-                                break;
-                            }
-                        }
-                    }
-                    self.end_drive(polls);
-                }
-                Step::BlockOn(ms) => self.block_on(ms),
-                Step::Shutdown(ms) => self.shutdown(ms),
-                Step::Advance(ms) => {
-                    self.now += u64::from(ms);
-                    self.prod();
-                }
-            }
+            self.step_once(*step);
             self.say_counts();
         }
-        self.say("close".to_owned());
-        self.close();
-        self.say_counts();
+        for at in 0..self.executors.len() {
+            self.say(format!("close {at}"));
+            self.at = at;
+            let _ = self.drop_executor();
+            self.say_counts();
+        }
         for task in 0..self.tasks.len() {
             if self.tasks[task].place == Place::Table {
                 self.give_up(task);
@@ -591,12 +547,98 @@ impl<'a> Model<'a> {
         self.trace
     }
 
+    fn step_once(&mut self, step: Step) {
+        let program = self.program;
+        match step {
+            Step::Do(script) => {
+                self.act_ops(Who::Owner, &program.script(script).ops);
+            }
+            Step::Swap => self.go_to(1 - self.at),
+            _ if self.closed => self.say("it is gone".to_owned()),
+            Step::Tick(budget) => self.drive_once(budget),
+            Step::UntilStalled => self.drive_once(0),
+            Step::BlockOn(ms) => self.block_on(ms),
+            Step::Shutdown(ms) => self.shutdown(ms),
+            Step::Advance(ms) => {
+                self.now += u64::from(ms);
+                self.prod();
+            }
+        }
+    }
+
+    /// Does something to an executor.
+    fn on<R>(&mut self, executor: usize, f: impl FnOnce(&mut Self) -> R) -> R {
+        let before = std::mem::replace(&mut self.at, executor);
+        let result = f(self);
+        self.at = before;
+        result
+    }
+
+    fn at_home<R>(&mut self, task: usize, f: impl FnOnce(&mut Self) -> R) -> R {
+        self.on(self.tasks[task].home, f)
+    }
+
+    /// The executor that a handle leads to: when the outcome was taken, that is the current one, if there is one.
+    fn way_to(&self, task: usize) -> Option<usize> {
+        if self.tasks[task].taken {
+            return self.current.last().copied();
+        }
+        Some(self.tasks[task].home)
+    }
+
+    fn add_callback_here(&mut self, task: usize, id: usize) {
+        match self.tasks[task].end {
+            None => {
+                self.tasks[task].aside = true;
+                self.tasks[task].callbacks.push(id);
+            }
+            Some(_) if self.closed && !self.driven => self.callbacks[id].done = true,
+            Some(end) => {
+                let there = !self.tasks[task].taken;
+                let known = there && std::mem::replace(&mut self.tasks[task].late, true);
+                let pinned = there && !std::mem::replace(&mut self.tasks[task].pinned, true);
+                match self.late.iter_mut().find(|late| known && late.task == task) {
+                    Some(late) => {
+                        late.queue.push_back(id);
+                        late.pinned |= pinned;
+                    }
+                    None => self.late.push(Calls {
+                        task,
+                        end,
+                        pinned,
+                        also: false,
+                        queue: VecDeque::from([id]),
+                    }),
+                }
+                self.prod();
+            }
+        }
+    }
+
+    fn remove_callback_here(&mut self, task: usize, callback: usize) -> bool {
+        // When the task has ended it is too late, also for those that are not queued yet.
+        if self.tasks[task].end.is_none() {
+            let own = &mut self.tasks[task].callbacks;
+            if let Some(at) = own.iter().position(|other| *other == callback) {
+                own.remove(at);
+                return true;
+            }
+        }
+        for late in &mut self.late {
+            if let Some(at) = late.queue.iter().position(|other| *other == callback) {
+                late.queue.remove(at);
+                return true;
+            }
+        }
+        false
+    }
+
     fn with_group<R>(&mut self, group: usize, f: impl FnOnce(&mut Self) -> R) -> Option<R> {
         if !self.groups[group].at_hand {
             return None;
         }
         self.hold(group);
-        let result = f(self);
+        let result = self.on(self.groups[group].home, f);
         self.let_go(group);
         Some(result)
     }
@@ -608,6 +650,7 @@ impl<'a> Model<'a> {
         let turned_away = group.is_some_and(|group| self.groups[group].refuses());
         let refused = turned_away || self.closed && !self.driven;
         self.tasks.push(Task {
+            home: self.at,
             frames: vec![Frame::new(script, None)],
             fallible,
             queued: !refused,
@@ -665,21 +708,23 @@ impl<'a> Model<'a> {
     }
 
     fn say_counts(&mut self) {
-        let c = &self.counts;
-        let line = format!(
-            "spawned {} live {} returned {} failed {} cancelled {} reported {} retrieved {} unread {} reports {} polls {}",
-            c.spawned,
-            c.live,
-            c.returned,
-            c.failed,
-            c.cancelled,
-            c.reported,
-            c.retrieved,
-            c.unread,
-            c.reports,
-            c.polls
-        );
-        self.say(line);
+        for executor in &self.executors {
+            let c = &executor.counts;
+            let line = format!(
+                "spawned {} live {} returned {} failed {} cancelled {} reported {} retrieved {} unread {} reports {} polls {}",
+                c.spawned,
+                c.live,
+                c.returned,
+                c.failed,
+                c.cancelled,
+                c.reported,
+                c.retrieved,
+                c.unread,
+                c.reports,
+                c.polls
+            );
+            self.trace.push(line);
+        }
     }
 
     /// Runs ops that cannot wait. `true`: they panicked.

@@ -5,6 +5,7 @@ use super::language::{Op, Program, Script, Step};
 fn program(if_unretrieved: bool, scripts: &[(&[Op], &[Op])], steps: &[Step]) -> Program {
     Program {
         if_unretrieved,
+        two: false,
         scripts: scripts
             .iter()
             .map(|(ops, on_drop)| Script {

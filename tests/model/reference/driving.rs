@@ -20,12 +20,56 @@ impl Model<'_> {
             || !self.late.is_empty()
     }
 
-    pub(super) fn end_drive(&mut self, polls: usize) {
-        let more = self.has_work();
-        let next = self.timers.iter().map(|timer| timer.0).min();
-        self.say(format!("polls {polls} more {more} next {next:?}"));
-        self.stopping = false;
+    /// Drives. While it does, what there is to tell is told by the loop, whatever is being told up the stack.
+    fn driving<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
+        let outer = std::mem::take(&mut self.settling);
+        self.driven = true;
+        self.current.push(self.at);
+        let result = f(self);
+        self.current.pop();
         self.driven = false;
+        self.settling = outer;
+        result
+    }
+
+    /// Makes so many steps; 0: until it is stalled.
+    pub(super) fn drive_once(&mut self, steps: u8) {
+        let told = self.driving(|this| {
+            let polls = match steps {
+                0 => this.until_stalled(),
+                steps => this.tick(steps),
+            };
+            let more = this.has_work();
+            let next = this.timers.iter().map(|timer| timer.0).min();
+            this.stopping = false;
+            format!("polls {polls} more {more} next {next:?}")
+        });
+        self.say(told);
+    }
+
+    fn tick(&mut self, budget: u8) -> usize {
+        if !self.has_work() {
+            self.look_at_clock();
+        }
+        let polls = self.pass(usize::from(budget));
+        self.look_at_clock();
+        polls
+    }
+
+    fn until_stalled(&mut self) -> usize {
+        let mut polls = 0;
+        loop {
+            polls += self.pass(ALL);
+            if self.stopping {
+                return polls;
+            }
+            if !self.has_work() {
+                self.look_at_clock();
+                if !self.has_work() {
+                    return polls;
+                }
+            }
+        }
     }
 
     pub(super) fn look_around(&mut self) {
@@ -87,7 +131,8 @@ impl Model<'_> {
         match entry {
             Entry::Task(task) => {
                 self.tasks[task].queued = false;
-                if self.tasks[task].end.is_some() || self.tasks[task].held {
+                let t = &self.tasks[task];
+                if t.end.is_some() || t.held || t.running {
                     return false;
                 }
                 self.counts.polls += 1;
@@ -223,7 +268,7 @@ impl Model<'_> {
                 Flow::Scope(_) if frame == DEPTH => {}
                 Flow::Scope(script) => {
                     let group = self.groups.len();
-                    self.groups.push(Group::new(Some(task)));
+                    self.groups.push(Group::new(self.at, Some(task)));
                     self.tasks[task]
                         .frames
                         .push(Frame::new(script, Some(group)));
@@ -277,7 +322,11 @@ impl Model<'_> {
     }
 
     pub(super) fn block_on(&mut self, ms: u8) {
-        self.driven = true;
+        let done = self.driving(|this| this.run_root(ms));
+        self.say(format!("root: {}", if done { "done" } else { "stopped" }));
+    }
+
+    fn run_root(&mut self, ms: u8) -> bool {
         self.root_woken = true;
         let mut slept = false;
         let mut last = false;
@@ -312,14 +361,17 @@ impl Model<'_> {
         };
         self.disarm(Target::Root);
         self.settle_all();
-        self.driven = false;
-        self.say(format!("root: {}", if done { "done" } else { "stopped" }));
+        done
     }
 
     /// All are asked to end, run on while one that asks is live, and are dropped.
     pub(super) fn shutdown(&mut self, grace: u8) {
         self.fuel = self.fuel.min(LAST_FUEL);
-        self.driven = true;
+        let told = self.driving(|this| this.shut_down(grace));
+        self.say(told);
+    }
+
+    fn shut_down(&mut self, grace: u8) -> String {
         let end = self.now + u64::from(grace);
         let ends = |this: &Self| {
             let c = &this.counts;
@@ -336,7 +388,7 @@ impl Model<'_> {
             self.look_at_clock();
             self.pass(ALL);
             let asking = self.live().iter().any(|task| self.tasks[*task].asks)
-                || self.groups.iter().any(Group::host_asks);
+                || self.groups.iter().any(|group| group.host_asks(self.at));
             let newcomers = self.counts.spawned != spawned;
             if !asking && !newcomers || self.stopping || end <= self.now {
                 break;
@@ -351,7 +403,7 @@ impl Model<'_> {
         }
         let in_time = ends(self);
         loop {
-            for task in self.live() {
+            for task in self.destroyable() {
                 self.ask_cancel(task);
                 self.settle_all();
             }
@@ -361,26 +413,38 @@ impl Model<'_> {
             self.bury_calls();
             self.settle_all();
             self.run_all_late();
-            if self.live().is_empty() && self.calls.iter().all(|call| call.over) {
+            if self.destroyable().is_empty() && self.pending_calls().is_empty() {
                 break;
             }
         }
         let after = ends(self);
         self.shutting = false;
         self.stopping = false;
-        self.driven = false;
-        self.say(format!(
+        format!(
             "finished {} failed {} cancelled {} dropped {}",
             after.0 - before.0,
             after.1 - before.1,
             in_time.2 - before.2,
             after.2 - in_time.2
-        ));
+        )
     }
 
     pub(super) fn live(&self) -> Vec<usize> {
         (0..self.tasks.len())
-            .filter(|task| self.tasks[*task].end.is_none())
+            .filter(|n| self.tasks[*n].home == self.at && self.tasks[*n].end.is_none())
+            .collect()
+    }
+
+    /// But for what is on the stack: its destructor may drop its own executor.
+    fn destroyable(&self) -> Vec<usize> {
+        let mut live = self.live();
+        live.retain(|task| !self.tasks[*task].running);
+        live
+    }
+
+    fn pending_calls(&self) -> Vec<usize> {
+        (0..self.calls.len())
+            .filter(|n| self.calls[*n].home == self.at && !self.calls[*n].over)
             .collect()
     }
 
@@ -399,12 +463,13 @@ impl Model<'_> {
     }
 
     pub(super) fn close(&mut self) {
-        self.driven = true;
+        self.driving(Self::end_all);
+    }
+
+    fn end_all(&mut self) {
         self.closed = true;
         loop {
-            let live: Vec<usize> = (0..self.tasks.len())
-                .filter(|task| self.tasks[*task].end.is_none())
-                .collect();
+            let live = self.destroyable();
             if live.is_empty() {
                 break;
             }
@@ -431,7 +496,7 @@ impl Model<'_> {
             self.settle_all();
             self.run_all_late();
             let unread: Vec<usize> = (0..self.tasks.len())
-                .filter(|task| self.is_unread(*task))
+                .filter(|task| self.tasks[*task].home == self.at && self.is_unread(*task))
                 .collect();
             for task in &unread {
                 if self.is_kept(*task) && !self.tasks[*task].pinned {
@@ -446,14 +511,11 @@ impl Model<'_> {
                 break;
             }
         }
-        self.driven = false;
     }
 
     fn bury_calls(&mut self) {
-        for call in 0..self.calls.len() {
-            if !self.calls[call].over {
-                self.bury(Entry::Call(call));
-            }
+        for call in self.pending_calls() {
+            self.bury(Entry::Call(call));
         }
     }
 
@@ -481,8 +543,10 @@ impl Model<'_> {
     /// The same from anywhere, also between drives.
     pub(super) fn wake_and_prod(&mut self, task: usize) {
         if self.tasks[task].end.is_none() {
-            self.wake_task(task);
-            self.prod();
+            self.at_home(task, |this| {
+                this.wake_task(task);
+                this.prod();
+            });
         }
     }
 
@@ -536,6 +600,7 @@ impl Model<'_> {
         // A script is dropped at once where it would never be called; a look is to be buried.
         let over = self.closed && matches!(body, Body::Script(..));
         self.calls.push(Call {
+            home: self.at,
             body,
             queued: false,
             running: false,

@@ -10,9 +10,11 @@ use super::{ALL, Body, Calls, End, Entry, Item, Mode, Model, Place, Target, word
 impl Model<'_> {
     /// The future is dropped. `true`: its destructor panicked.
     pub(super) fn destructor(&mut self, task: usize) -> bool {
-        let panicked = self.drop_frame(task, 0);
-        self.disarm(Target::Task(task));
-        panicked
+        self.at_home(task, |this| {
+            let panicked = this.drop_frame(task, 0);
+            this.disarm(Target::Task(task));
+            panicked
+        })
     }
 
     /// A frame is dropped, with those above. `true`: a destructor panicked.
@@ -277,7 +279,7 @@ impl Model<'_> {
             }
             let program = self.program;
             let ops = &program.script(self.callbacks[id].script).ops;
-            if self.act_ops(Who::Callback(id), ops) {
+            if self.at_home(task, |this| this.act_ops(Who::Callback(id), ops)) {
                 self.tell("Callback", Some(task));
             }
         }
@@ -343,8 +345,9 @@ impl Model<'_> {
         let t = &mut self.tasks[task];
         if !t.told && !t.read {
             t.read = true;
-            self.counts.unread -= 1;
-            self.counts.retrieved += 1;
+            let counts = &mut self.executors[self.tasks[task].home].counts;
+            counts.unread -= 1;
+            counts.retrieved += 1;
         }
     }
 
@@ -449,8 +452,10 @@ impl Model<'_> {
         let t = &self.tasks[task];
         if t.end == Some(End::Failed) && !t.told && !t.read {
             self.tasks[task].pinned = true;
-            self.items.push_back(Item::Unread(task));
-            self.settle_reports();
+            self.at_home(task, |this| {
+                this.items.push_back(Item::Unread(task));
+                this.settle_reports();
+            });
         }
     }
 }

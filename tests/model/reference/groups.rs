@@ -38,6 +38,8 @@ struct Ends {
 }
 
 pub(super) struct Group {
+    /// Its executor.
+    pub(super) home: usize,
     /// Those that are live or still being told of, in spawn order.
     pub(super) members: Vec<usize>,
     limit: usize,
@@ -65,8 +67,9 @@ pub(super) struct Group {
 
 impl Group {
     /// A supervisor, or the group of a scope that a task is in.
-    pub(super) fn new(host: Option<usize>) -> Self {
+    pub(super) fn new(home: usize, host: Option<usize>) -> Self {
         Group {
+            home,
             members: Vec::new(),
             limit: ALL,
             phase: Phase::Open,
@@ -103,9 +106,9 @@ impl Group {
         }
     }
 
-    /// Whether the task that is in the scope counts as one that asks, for the members' sake.
-    pub(super) fn host_asks(&self) -> bool {
-        self.scope.as_ref().is_some_and(|scope| scope.host_asks)
+    /// Whether a task of that executor is in the scope and counts as one that asks, for the members' sake.
+    pub(super) fn host_asks(&self, executor: usize) -> bool {
+        self.home == executor && self.scope.as_ref().is_some_and(|scope| scope.host_asks)
     }
 }
 
@@ -119,7 +122,7 @@ impl Model<'_> {
     pub(super) fn let_go(&mut self, group: usize) {
         self.groups[group].owners -= 1;
         if self.groups[group].owners == 0 && self.groups[group].scope.is_none() {
-            self.abort_group(group);
+            self.on(self.groups[group].home, |this| this.abort_group(group));
         }
     }
 
@@ -256,7 +259,7 @@ impl Model<'_> {
             return;
         }
         match self.groups[group].scope {
-            Some(_) if self.groups[group].host_asks() => self.wake_scope(group),
+            Some(_) if self.groups[group].host_asks(self.at) => self.wake_scope(group),
             Some(_) => {}
             None if self.groups[group].phase != Phase::Open => self.look_soon(group),
             None => {}
@@ -278,6 +281,12 @@ impl Model<'_> {
 
     /// A task begins to wait for the group's end, which it brings about.
     pub(super) fn begin_end(&mut self, group: usize, caller: usize, grace: u8) {
+        self.on(self.groups[group].home, |this| {
+            this.begin_end_here(group, caller, grace);
+        });
+    }
+
+    fn begin_end_here(&mut self, group: usize, caller: usize, grace: u8) {
         if self.tasks[caller].group == Some(group)
             && std::mem::take(&mut self.tasks[caller].asking) > 0
         {
@@ -347,7 +356,10 @@ impl Model<'_> {
         for member in &members {
             self.tasks[*member].cancel = true;
         }
-        self.entered += 1;
+        let between = !self.driven;
+        if between {
+            self.current.push(self.at);
+        }
         let outermost = self.driven && !std::mem::replace(&mut self.burying, true);
         for member in members {
             self.destroy(member);
@@ -358,7 +370,9 @@ impl Model<'_> {
         if self.closed && !self.driven {
             self.settle_all();
         }
-        self.entered -= 1;
+        if between {
+            self.current.pop();
+        }
         self.prod();
     }
 
