@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::arena::TaskRef;
 use crate::completion::{Admission, Awaiter, Custody, End, Group, KeptFailure};
 use crate::context::{self, ExceptionHandler, LocalHandle, TaskBuilder};
+use crate::driving;
 use crate::listeners::Listeners;
 use crate::scheduler::shutting::ShutdownReport;
 use crate::scheduler::timing::Due;
@@ -127,7 +128,9 @@ impl Crew {
         let Some(scheduler) = self.members.scheduler() else {
             return self.phase.set(Phase::Closed);
         };
-        if let Some(caller) = scheduler.arena().running() {
+        // Not a task that drives the executor on which this is called.
+        let own = driving::current().is_some_and(|current| Rc::ptr_eq(&current, &scheduler));
+        if let (Some(caller), true) = (scheduler.arena().running(), own) {
             // Whoever waits for the end does not keep it from coming.
             if let Some(this) = self.this.upgrade() {
                 scheduler.discount_asking(caller, &*this);

@@ -13,7 +13,7 @@ use mainstay::{
 
 use crate::support::{
     Boom, Counts, DropLog, Event, Fault, LogCapture, Recorder, Trace, counting_waker, counts,
-    holding, on_drop, poll_with, quiet, yield_n,
+    holding, on_drop, poll_once, poll_with, quiet, yield_n,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -1033,6 +1033,25 @@ fn a_panicking_output_does_not_end_the_restarting() {
         .filter(|kind| *kind == ContextKind::Destructor);
     assert_eq!(destructors.count(), 3);
     settled(&ex);
+}
+
+/// A task that waits for the end of its own supervisor asks for no time. One of another executor that waits, within a drive by
+/// a member, says nothing about that member.
+#[test]
+fn a_member_that_drives_whoever_ends_its_supervisor_keeps_its_grace() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let inner = Executor::new();
+    inner.spawn(s.shutdown(10 * SECOND)).detach();
+    let mut member = s.spawn(async move {
+        let mut asked = Box::pin(cancel_requested());
+        assert!(poll_once(&mut asked).is_pending());
+        inner.run_until_stalled(); // the end begins here
+        asked.await;
+        sleep(SECOND).await; // says good-bye
+    });
+    ex.block_on(ex.idle());
+    assert!(matches!(member.result(), Ok(Ok(()))), "{member:?}");
 }
 
 /// `Debug` and the errors' texts say what there is, and nothing is logged besides.

@@ -17,6 +17,13 @@ fn program(if_unretrieved: bool, scripts: &[(&[Op], &[Op])], steps: &[Step]) -> 
     }
 }
 
+fn two_executors(if_unretrieved: bool, scripts: &[(&[Op], &[Op])], steps: &[Step]) -> Program {
+    Program {
+        two: true,
+        ..program(if_unretrieved, scripts, steps)
+    }
+}
+
 pub(crate) fn all() -> Vec<Program> {
     vec![
         // A handler of a failed task removes its callback: too late, though it has yet to be called.
@@ -144,6 +151,40 @@ pub(crate) fn all() -> Vec<Program> {
                 (&[], &[]),
             ],
             &[Step::Do(4), Step::Shutdown(6)],
+        ),
+        // A supervisor is ended by a task of another executor, which a member of it drives: the member, which asks, keeps its
+        // time.
+        two_executors(
+            false,
+            &[
+                (
+                    &[
+                        Op::Supervise,
+                        Op::SpawnIn {
+                            group: 0,
+                            script: 1,
+                            fallible: false,
+                        },
+                        Op::Swap,
+                        Op::Spawn {
+                            script: 2,
+                            fallible: false,
+                        },
+                    ],
+                    &[],
+                ),
+                (&[Op::Scope(3), Op::Swap, Op::Drive(0), Op::Sleep(0)], &[]),
+                (&[Op::End { group: 0, ms: 7 }], &[]),
+                (&[Op::Listen], &[]),
+                (&[Op::Abort(1)], &[]),
+            ],
+            &[
+                Step::Do(0),
+                Step::UntilStalled,
+                Step::Do(4),
+                Step::UntilStalled,
+                Step::BlockOn(3),
+            ],
         ),
     ]
 }
