@@ -7,6 +7,8 @@
 #   tests/planted.sh 05          those whose name contains 05
 #   TEST=model tests/planted.sh  by the reference of tests/model instead of the faults
 #
+# A patch named *.model.patch is one for the reference in any case: the faults make no such programs, or cannot tell.
+#
 # Not part of CI: it builds the crate once for every patch.
 
 set -euo pipefail
@@ -27,19 +29,19 @@ fresh_copy() {
     find "$copy/src" -name '*.rs' -exec touch {} +
 }
 
-faults() { # faults -> the test's status; its output in $copy/output
+faults() { # faults TEST -> the test's status; its output in $copy/output
     (
         cd "$copy"
         unset MAINSTAY_SEED
         CARGO_TARGET_DIR=$copy/target CARGO_INCREMENTAL=1 MAINSTAY_FAULTS=$programs RUST_BACKTRACE=0 \
-            timeout --kill-after=5 300 cargo test --quiet -j "${JOBS:-1}" --test "$test"
+            timeout --kill-after=5 300 cargo test --quiet -j "${JOBS:-1}" --test "$1"
     ) >"$copy/output" 2>&1
 }
 
-build() {
+build() { # build TEST
     (
         cd "$copy"
-        CARGO_TARGET_DIR=$copy/target CARGO_INCREMENTAL=1 cargo test --quiet -j "${JOBS:-1}" --test "$test" --no-run
+        CARGO_TARGET_DIR=$copy/target CARGO_INCREMENTAL=1 cargo test --quiet -j "${JOBS:-1}" --test "$1" --no-run
     ) >"$copy/output" 2>&1
 }
 
@@ -50,16 +52,18 @@ fail() {
 }
 
 fresh_copy
-faults || fail "the test is not clean without a patch"
+faults "$test" || fail "the test is not clean without a patch"
 
 for patch in tests/planted/*.patch; do
     name=$(basename "$patch" .patch)
     case $name in *"${1:-}"*) ;; *) continue ;; esac
+    by=$test
+    case $name in *.model) by=model ;; esac
     fresh_copy
     patch --quiet -p1 -d "$copy" <"$patch" >"$copy/output" 2>&1 || fail "$name does not apply"
     # What does not compile is not found by any test.
-    build || fail "$name does not compile"
-    if faults; then
+    build "$by" || fail "$name does not compile"
+    if faults "$by"; then
         printf 'MISSED  %s\n' "$name"
         missed+=("$name")
     else
