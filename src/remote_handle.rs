@@ -214,10 +214,6 @@ impl Wake for Waiter {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
-    }
 }
 
 impl<T> Future for RemoteHandle<T> {

@@ -1,6 +1,5 @@
 //! Being asked to end: the graceful half of cancelling, as a task sees it.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -149,15 +148,6 @@ impl Drop for CancelRequested {
             Bound::Executor(..) => scheduler.stop_listening_outside(id),
             Bound::New => {}
         }
-    }
-}
-
-impl fmt::Debug for CancelRequested {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelRequested")
-            .field("asks", &self.asks)
-            .field("bound", &!matches!(self.bound, Bound::New))
-            .finish_non_exhaustive()
     }
 }
 

@@ -111,8 +111,18 @@ fn run() {
 #[cfg(test)]
 mod tests {
     use super::{clear, lock, set};
+    use crate::remote::endpoint::Endpoint;
     use crate::remote::table;
     use std::time::{Duration, Instant};
+
+    /// The deadlines that are set for an executor.
+    fn set_for(endpoint: &Endpoint) -> Vec<Instant> {
+        let alarms = lock();
+        let due = alarms.due.iter();
+        let own: Vec<_> = due.filter(|due| due.1 == endpoint.id()).collect();
+        assert_eq!(alarms.of.contains_key(&endpoint.id()), !own.is_empty());
+        own.into_iter().map(|due| due.0).collect()
+    }
 
     #[test]
     fn an_endpoint_is_notified_when_its_deadline_has_come_and_not_before() {
@@ -121,25 +131,22 @@ mod tests {
         let soon = Duration::from_millis(20);
         set(endpoint.id(), began + Duration::from_secs(1000)).unwrap();
         set(endpoint.id(), began + soon).unwrap();
-        assert_eq!(
-            lock().of.get(&endpoint.id()),
-            Some(&(began + soon)),
-            "one an executor"
-        );
+        assert_eq!(set_for(endpoint), [began + soon], "one an executor");
         endpoint.parker().park(Some(Duration::from_secs(100)));
         assert!(began.elapsed() >= soon);
-        assert!(!lock().of.contains_key(&endpoint.id()));
+        assert_eq!(set_for(endpoint), []);
         table::release(endpoint);
     }
 
     #[test]
     fn what_is_cleared_notifies_nobody() {
         let endpoint = table::acquire();
-        set(endpoint.id(), Instant::now() + Duration::from_millis(10)).unwrap();
+        let (began, wait) = (Instant::now(), Duration::from_millis(30));
+        set(endpoint.id(), began + Duration::from_millis(10)).unwrap();
         clear(endpoint.id());
-        endpoint.parker().park(Some(Duration::from_millis(30)));
-        assert!(!endpoint.parker().take());
-        assert!(!lock().of.contains_key(&endpoint.id()));
+        assert_eq!(set_for(endpoint), []);
+        endpoint.parker().park(Some(wait));
+        assert!(began.elapsed() >= wait, "nothing ended the wait");
         table::release(endpoint);
     }
 }

@@ -106,13 +106,7 @@ impl Scheduler {
     /// No longer counts a member of `group`, or those below it, as one that asks: it waits for the group's end itself.
     pub(crate) fn discount_asking(&self, task: TaskRef, group: &dyn Group) {
         if self.arena.discount_asking(task, group) {
-            self.asks_no_more(group);
-        }
-    }
-
-    fn asks_no_more(&self, group: &dyn Group) {
-        if let Some(task) = above(group.asks(false)) {
-            self.note_asking(task, false);
+            let _ = group.asks(false);
         }
     }
 
@@ -130,7 +124,8 @@ impl Scheduler {
 
     fn leave(&self, membership: Membership, end: End, failure: Option<KeptFailure>) -> Left {
         if membership.is_asking() {
-            self.asks_no_more(&*membership.group);
+            // Whoever runs its scope asks on until that is polled (`Members::settle_asking`).
+            let _ = membership.group.asks(false);
         }
         let awaiter = membership.group.concluded(membership.tag, end, failure);
         Left {

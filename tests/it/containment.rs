@@ -607,6 +607,36 @@ fn a_panicking_payload_does_not_come_out_of_the_drop_of_a_handle() {
     }
 }
 
+/// What comes when nothing of the executor is left is dropped contained, and the default handler is told: a future that is
+/// spawned, a callback that is added, and the payload of the panic.
+#[test]
+fn what_comes_when_nothing_is_left_is_dropped_contained() {
+    quiet();
+    let log = DropLog::new();
+    let ex = Executor::<'static>::new();
+    let local = ex.handle();
+    let mut taken = ex.spawn(async {});
+    ex.run_until_stalled();
+    taken.result().unwrap().unwrap();
+    drop(ex);
+
+    let capture = LogCapture::start();
+    drop(local.spawn(holding(log.guard("silent"), pending::<()>())));
+    log.assert(&["silent"]);
+    assert_eq!(capture.records().len(), 0);
+
+    let future = holding(log.guard("future").panics("boom future"), pending::<()>());
+    assert_eq!(local.spawn(future).result().unwrap().is_err(), true);
+    let payload = log.guard("payload").panics("boom payload");
+    let captures = on_drop(move || panic_any(payload));
+    taken.add_done_callback(move |_| drop(captures));
+    log.assert(&["silent", "future", "payload"]);
+    let records = capture.records();
+    assert_eq!(records.len(), 2, "{records:#?}");
+    assert!(records[0].text.contains("boom future"));
+    assert!(records[1].text.starts_with("Panic in a destructor"));
+}
+
 /// What is never run because the executor ends is dropped contained: a closure that another thread has sent, and a payload that
 /// came when there was nobody left to unwind.
 #[test]

@@ -580,6 +580,22 @@ fn stop_with_beats_a_root_that_is_ready() {
     log.assert(&["output"]);
 }
 
+// The value of a root that was beaten is dropped contained.
+#[test]
+fn the_value_of_a_beaten_root_may_panic_when_it_is_dropped() {
+    quiet();
+    let ex = Executor::new();
+    let (recorder, log) = (Recorder::on(&ex), DropLog::new());
+    let output = log.guard("output").panics("boom in the output");
+    let result = ex.try_block_on(async {
+        LocalHandle::current().stop_with(Box::new("why"));
+        output
+    });
+    assert!(result.expect_err("stopped").into_payload().is_some());
+    assert_eq!(recorder.only().kind, ContextKind::Destructor);
+    log.assert(&["output"]);
+}
+
 // api.md on stopping: it beats a polite stop, before or after it.
 #[test]
 fn stop_with_beats_stop() {

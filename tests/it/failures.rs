@@ -960,6 +960,31 @@ fn reports_that_a_handler_makes_nest_to_a_depth_of_eight() {
     assert_eq!(counts(&ex).reports, 8);
 }
 
+/// A handler that is told outside of any drive may drive; what fails after that is told after it all the same.
+#[test]
+fn what_fails_after_a_handlers_own_drive_is_told_after_it() {
+    quiet();
+    let ex = Rc::new(
+        Executor::builder()
+            .report(ReportPolicy::IfUnretrieved)
+            .build(),
+    );
+    let [first, second] =
+        ["first", "second"].map(|name| ex.task().name(name).spawn(async { panic!("boom") }));
+    ex.run_until_stalled();
+    let trace = Trace::new();
+    let (log, own, second) = (trace.clone(), Rc::downgrade(&ex), Cell::new(Some(second)));
+    ex.set_exception_handler(move |_, report| {
+        let name = report.task().unwrap().name().to_owned();
+        log.push(format!("{name} begins"));
+        own.upgrade().unwrap().run_until_stalled();
+        drop(second.take());
+        log.push(format!("{name} ends"));
+    });
+    drop(first);
+    trace.assert(&["first begins", "first ends", "second begins", "second ends"]);
+}
+
 /// api.md: deeper ones go to the default handler, so that nothing recurses for ever and nothing is lost.
 /// Reading: eight handlers are on the stack at most; whether the outermost counts as one of the nested is left open.
 #[test]

@@ -693,6 +693,37 @@ fn a_handle_whose_task_is_finishing_is_waited_for() {
     assert_eq!(sum, 5);
 }
 
+/// One that goes on elsewhere when its executor is gone starts nothing more, and says so.
+#[test]
+fn what_is_not_started_when_its_executor_goes_reads_as_cancelled() {
+    let (ex, _) = executor();
+    let futures = [pending::<()>(), pending(), pending()];
+    let mut all = Box::pin(gather_settled_with_limit(futures, 1));
+    ex.block_on(async { assert!(poll_with(&mut all, std::task::Waker::noop()).is_pending()) });
+    drop(ex);
+    let outcomes = Executor::new().block_on(all);
+    assert_eq!(outcomes.len(), 3);
+    for outcome in outcomes {
+        let error = outcome.unwrap_err();
+        assert!(error.is_cancelled());
+    }
+}
+
+/// An iterator that has said that there is no more is not asked again.
+#[test]
+fn an_iterator_is_not_asked_again_after_its_end() {
+    let asked = Rc::new(Cell::new(0));
+    let count = Rc::clone(&asked);
+    let restless = std::iter::from_fn(move || {
+        count.set(count.get() + 1);
+        (count.get() != 2).then(|| yield_n(3))
+    });
+    let (ex, _) = executor();
+    let all = gather_with_limit(restless, 2);
+    assert_eq!(ex.block_on(all).unwrap().len(), 1);
+    assert_eq!(asked.get(), 2);
+}
+
 /// Own handles given to a combinator that is dropped are cancelled.
 #[test]
 fn handles_of_a_dropped_race_are_cancelled() {

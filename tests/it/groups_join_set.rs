@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mainstay::{
-    CancelHandle, Executor, JoinSet, LocalHandle, ReportPolicy, Supervisor, TaskId,
+    CancelHandle, ContextKind, Executor, JoinSet, LocalHandle, ReportPolicy, Supervisor, TaskId,
     cancel_requested, sleep, spawn, timeout, yield_now,
 };
 
@@ -216,6 +216,22 @@ fn tasks_that_are_let_go_run_on() {
     assert_eq!(done.get(), 3);
     assert_eq!(recorder.len(), 1, "as any task's failure");
     check_accounting(&ex);
+}
+
+/// Their failures are told when they happen, not when their outcomes go.
+#[test]
+fn failures_of_tasks_that_are_let_go_are_told_like_any_others() {
+    let (ex, recorder) = executor();
+    ex.block_on(async {
+        let mut set = JoinSet::new();
+        set.spawn(async {
+            yield_now().await;
+            panic_any("boom")
+        });
+        set.detach_all();
+    });
+    ex.run_until_stalled();
+    assert_eq!(recorder.only().kind, ContextKind::TaskFailed);
 }
 
 /// `join_next` is cancel safe.

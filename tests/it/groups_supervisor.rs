@@ -4,16 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay::{
-    ContextKind, Executor, GaveUp, LocalHandle, ReportPolicy, RestartPolicy, ShutdownReport,
-    Supervisor, TaskGroup, cancel_requested, sleep, spawn, yield_now,
+    ContextKind, Executor, GaveUp, JoinHandle, LocalHandle, ReportPolicy, RestartPolicy,
+    ShutdownReport, Supervisor, TaskGroup, cancel_requested, sleep, spawn, yield_now,
 };
 
 use crate::support::{
-    Boom, Counts, DropLog, Event, Fault, LogCapture, Recorder, Trace, counting_waker, counts,
-    holding, on_drop, poll_once, poll_with, quiet, yield_n,
+    Boom, Counts, DropLog, Event, Fault, LogCapture, Recorder, Trace, check_stats, counting_waker,
+    counts, holding, on_drop, poll_once, poll_with, quiet, yield_n,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -231,6 +233,26 @@ fn a_panic_of_its_own_handler_is_told_to_the_loops() {
     ]);
     let end = settled(&ex);
     assert_eq!((end.failed, end.reported, end.reports), (2, 2, 4));
+}
+
+/// So is what its payload does when it is dropped.
+#[test]
+fn a_payload_of_its_own_handler_may_panic() {
+    let (ex, recorder) = executor();
+    let log = DropLog::new();
+    let s = Supervisor::new_in(&ex.handle());
+    let payloads = log.clone();
+    s.set_exception_handler(move |_, _| {
+        panic_any(payloads.guard("payload").panics("boom in the payload"))
+    });
+    s.spawn(async { panic_any("boom") }).detach();
+    let capture = LogCapture::start();
+    ex.run_until_stalled();
+    log.assert(&["payload"]);
+    assert_eq!(recorder.only().kind, ContextKind::Handler);
+    let text = capture.only().text;
+    assert!(text.contains("boom in the payload"), "{text}");
+    settled(&ex);
 }
 
 /// A handler that panics in the destructor of what it captured is contained, and one may replace itself.
@@ -505,6 +527,188 @@ fn endless_successors_end() {
     }
 }
 
+/// The same where each outlives the start of the next, so that there is always somebody who asks.
+#[test]
+fn endless_successors_that_overlap_end() {
+    fn successor(
+        s: Supervisor,
+        count: Rc<Cell<usize>>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            count.set(count.get() + 1);
+            cancel_requested().await;
+            if count.get() < 1_000 {
+                s.spawn(successor(s.clone(), count)).detach();
+            }
+            yield_n(3).await;
+        })
+    }
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let count = Rc::new(Cell::new(0));
+    s.spawn(successor(s.clone(), Rc::clone(&count))).detach();
+    let report = ex.block_on(s.shutdown(Duration::MAX));
+    assert_eq!(report.finished(), count.get());
+    // Four are live at a time, which is a round.
+    assert!((200..500).contains(&count.get()), "{}", count.get());
+    settled(&ex);
+}
+
+/// And where one that does not ask stays all the while, so that no generation ends as a whole.
+#[test]
+fn endless_successors_beside_one_that_stays_end() {
+    fn successor(
+        s: Supervisor,
+        count: Rc<Cell<usize>>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            count.set(count.get() + 1);
+            if count.get() < 1_000 {
+                s.spawn(successor(s.clone(), count)).detach();
+            }
+        })
+    }
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let count = Rc::new(Cell::new(0));
+    s.spawn(pending::<()>()).detach();
+    s.spawn(successor(s.clone(), Rc::clone(&count))).detach();
+    let report = ex.block_on(s.shutdown(Duration::MAX));
+    assert_eq!(report.finished(), count.get());
+    assert_eq!(report.dropped(), 1);
+    assert!((50..200).contains(&count.get()), "{}", count.get());
+    settled(&ex);
+}
+
+/// A generation is one round, however many belong to it: many tasks may each leave one successor.
+#[test]
+fn many_may_leave_a_successor_in_the_grace() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    for _ in 0..300 {
+        let own = s.clone();
+        s.spawn(async move {
+            cancel_requested().await;
+            own.spawn(async {
+                cancel_requested().await;
+                yield_now().await;
+            })
+            .detach();
+        })
+        .detach();
+    }
+    let report = ex.block_on(s.shutdown(10 * SECOND));
+    assert_eq!(numbers(report), [600, 0, 0, 0]);
+    settled(&ex);
+}
+
+/// B102: those who do not ask have one pass more, and none of the grace.
+#[test]
+fn who_does_not_ask_has_none_of_the_grace() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let polls = Rc::new(Cell::new(0));
+    let counting = Rc::clone(&polls);
+    s.spawn(async move {
+        loop {
+            counting.set(counting.get() + 1);
+            yield_now().await;
+        }
+    })
+    .detach();
+    s.spawn(pending::<()>()).detach();
+    ex.tick(2);
+    let (start, before) = (ex.now(), polls.get());
+    let report = ex.block_on(s.shutdown(60 * SECOND));
+    assert_eq!(numbers(report), [0, 0, 0, 2]);
+    assert_eq!(ex.now(), start, "nothing to wait for");
+    assert!(polls.get() - before <= 2, "{}", polls.get() - before);
+    settled(&ex);
+}
+
+/// A later caller with a longer grace does not lengthen it, and the end leaves no timer behind.
+#[test]
+fn the_shortest_grace_counts_in_any_order() {
+    for graces in [[2, 50], [50, 2], [2, 2]] {
+        let (ex, _) = executor();
+        let s = Supervisor::new_in(&ex.handle());
+        s.spawn(async {
+            cancel_requested().await;
+            pending::<()>().await;
+        })
+        .detach();
+        let start = ex.now();
+        ex.block_on(async {
+            yield_now().await;
+            let waits = graces.map(|grace| spawn(s.shutdown(grace * SECOND)));
+            for wait in waits {
+                assert_eq!(numbers(wait.await.unwrap()), [0, 0, 0, 1]);
+            }
+        });
+        assert_eq!(ex.now() - start, 2 * SECOND, "{graces:?}");
+        assert_eq!(ex.tick(1).next_deadline, None, "{graces:?}");
+        settled(&ex);
+    }
+}
+
+/// Nor does an end before the grace is over, by the tasks' own or by an abort.
+#[test]
+fn an_early_end_leaves_no_timer() {
+    for abort in [false, true] {
+        let (ex, _) = executor();
+        let s = Supervisor::new_in(&ex.handle());
+        let trace = Trace::new();
+        s.spawn(graceful(trace.clone(), "ends", 2 * SECOND))
+            .detach();
+        ex.block_on(async {
+            let waits = spawn(s.shutdown(60 * SECOND));
+            sleep(SECOND).await;
+            if abort {
+                s.abort();
+            }
+            waits.await.unwrap();
+        });
+        assert_eq!(trace.len(), usize::from(!abort));
+        assert_eq!(ex.tick(1).next_deadline, None, "abort: {abort}");
+        settled(&ex);
+    }
+}
+
+/// The end lets go of the handler, which may hold the supervisor: also where there was no task left to end, and where a task
+/// ended it. What that task fails with, the handler still hears.
+#[test]
+fn the_end_lets_go_of_the_handler() {
+    let (ex, recorder) = executor();
+    let held = Rc::new(());
+    let heard = Rc::new(Cell::new(0));
+    let supervised = || {
+        let s = Supervisor::new_in(&ex.handle());
+        let (own, held, heard) = (s.clone(), Rc::clone(&held), Rc::clone(&heard));
+        s.set_exception_handler(move |_, _| {
+            let _ = (&own, &held);
+            heard.set(heard.get() + 1);
+        });
+        s
+    };
+    let s = supervised();
+    s.abort();
+    assert_eq!(Rc::strong_count(&held), 1, "no task was there");
+
+    let s = supervised();
+    let own = s.clone();
+    s.spawn(async move {
+        yield_now().await;
+        own.abort();
+        panic_any("boom after the end")
+    })
+    .detach();
+    ex.run_until_stalled();
+    assert_eq!(heard.get(), 1);
+    assert_eq!(Rc::strong_count(&held), 1, "its task has ended");
+    assert!(recorder.is_empty());
+    settled(&ex);
+}
+
 /// Abort ends a shutdown that is under way; so does the end of the last clone.
 #[test]
 fn abort_ends_the_grace() {
@@ -601,6 +805,227 @@ fn later_children_of_an_asked_parent_are_asked() {
     settled(&ex);
 }
 
+/// The same where it is a supervisor that asks the parent, and not the executor, which asks everybody.
+#[test]
+fn later_children_of_a_child_that_was_asked_are_asked() {
+    for supervised in [false, true] {
+        let (ex, _) = executor();
+        let outer = Supervisor::new_in(&ex.handle());
+        let trace = Trace::new();
+        let t = trace.clone();
+        if supervised {
+            outer
+                .spawn(Supervisor::scope(async move |s| {
+                    cancel_requested().await;
+                    s.spawn(graceful(t, "late", SECOND)).detach();
+                }))
+                .detach();
+        } else {
+            outer
+                .spawn(TaskGroup::scope(async move |g| {
+                    cancel_requested().await;
+                    g.spawn(graceful(t, "late", SECOND)).detach();
+                }))
+                .detach();
+        }
+        ex.run_until_stalled();
+        let start = ex.now();
+        let report = ex.block_on(outer.shutdown(10 * SECOND));
+        trace.assert(&["late"]);
+        assert_eq!(ex.now() - start, SECOND);
+        assert_eq!(numbers(report), [1, 0, 0, 0]);
+        settled(&ex);
+    }
+}
+
+/// A request that a supervisor passes on reaches the tasks of combinators and sets, and those that come later.
+#[test]
+fn the_request_reaches_the_tasks_of_combinators() {
+    let (ex, _) = executor();
+    let outer = Supervisor::new_in(&ex.handle());
+    let trace = Trace::new();
+    let task = |name, seconds| graceful(trace.clone(), name, seconds * SECOND);
+    let all = mainstay::gather_with_limit([task("gathered", 1), task("gathered later", 2)], 1);
+    outer.spawn(async { drop(all.await) }).detach();
+    let (first, second) = (task("in a set", 2), task("in a set later", 3));
+    outer
+        .spawn(async {
+            let mut set = mainstay::JoinSet::new();
+            set.spawn(first);
+            set.join_next().await;
+            set.spawn(second);
+            set.join_next().await;
+        })
+        .detach();
+    ex.run_until_stalled();
+    let start = ex.now();
+    let report = ex.block_on(outer.shutdown(60 * SECOND));
+    trace.assert(&["gathered", "in a set", "gathered later", "in a set later"]);
+    assert_eq!(ex.now() - start, 5 * SECOND);
+    assert_eq!(numbers(report), [2, 0, 0, 0]);
+    settled(&ex);
+}
+
+/// Of a scope that goes on, the parent is waited for until the last of those that asked has ended.
+#[test]
+fn a_parent_is_waited_for_until_the_last_that_asked_has_ended() {
+    type Boxed = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+    let scopes: [fn(Boxed, Boxed) -> Boxed; 4] = [
+        |asks, stays| {
+            Box::pin(async {
+                let scope = TaskGroup::scope(async |g| {
+                    g.spawn(asks).detach();
+                    g.spawn(stays).detach();
+                });
+                drop(scope.await);
+            })
+        },
+        |asks, stays| {
+            Box::pin(Supervisor::scope(async |s| {
+                s.spawn(asks).detach();
+                s.spawn(stays).detach();
+            }))
+        },
+        |asks, stays| Box::pin(async { drop(mainstay::gather([asks, stays]).await) }),
+        |asks, stays| {
+            Box::pin(async {
+                let mut set = mainstay::JoinSet::new();
+                set.spawn(asks);
+                set.spawn(stays);
+                while set.join_next().await.is_some() {}
+            })
+        },
+    ];
+    for (number, scope) in scopes.into_iter().enumerate() {
+        let (ex, _) = executor();
+        let trace = Trace::new();
+        let asks = Box::pin(graceful(trace.clone(), "asked", SECOND));
+        ex.spawn(scope(asks, Box::pin(pending()))).detach();
+        ex.run_until_stalled();
+        let start = ex.now();
+        let report = ex.shutdown(60 * SECOND);
+        trace.assert(&["asked"]);
+        assert_eq!(ex.now() - start, SECOND, "{number}");
+        assert_eq!(report.finished(), 1);
+        settled(&ex);
+    }
+}
+
+/// Children are asked when their parent is, and not before.
+#[test]
+fn children_of_a_parent_that_was_not_asked_are_not_asked() {
+    let (ex, _) = executor();
+    let asked = Rc::new(Cell::new(0));
+    let child = || {
+        let asked = Rc::clone(&asked);
+        async move {
+            let mut request = Box::pin(cancel_requested());
+            for _ in 0..3 {
+                let ready = poll_once(&mut request).is_ready();
+                asked.set(asked.get() + usize::from(ready));
+                yield_now().await;
+            }
+        }
+    };
+    let (first, second, third) = (child(), child(), child());
+    ex.spawn(async move {
+        TaskGroup::scope(async move |g| g.spawn(first).detach())
+            .await
+            .unwrap();
+        Supervisor::scope(async move |s| s.spawn(second).detach()).await;
+        mainstay::gather([third]).await.unwrap();
+    })
+    .detach();
+    ex.run_until_stalled();
+    assert_eq!(asked.get(), 0);
+    assert_eq!(settled(&ex).returned, 4);
+}
+
+/// Whoever had children that asked is not waited for when its scope is over, however that ended and whoever it belongs to.
+#[test]
+fn a_parent_whose_scope_is_over_is_not_waited_for() {
+    type Boxed = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+    async fn child() {
+        futures_select(Box::pin(cancel_requested()), Box::pin(sleep(SECOND))).await;
+    }
+    let scopes: [(&str, fn() -> Boxed); 5] = [
+        ("group", || {
+            Box::pin(async {
+                let scope = TaskGroup::scope(async |g| g.spawn(child()).detach());
+                scope.await.unwrap();
+            })
+        }),
+        ("supervisor", || {
+            Box::pin(Supervisor::scope(async |s| s.spawn(child()).detach()))
+        }),
+        ("gather", || {
+            Box::pin(async { drop(mainstay::gather([child(), child()]).await) })
+        }),
+        ("set", || {
+            Box::pin(async {
+                let mut set = mainstay::JoinSet::new();
+                set.spawn(child());
+                while set.join_next().await.is_some() {}
+            })
+        }),
+        ("nested", || {
+            Box::pin(async {
+                let scope = TaskGroup::scope(async |g| {
+                    g.spawn(Supervisor::scope(async |s| s.spawn(child()).detach()))
+                        .detach()
+                });
+                scope.await.unwrap();
+            })
+        }),
+    ];
+    for (name, scope) in scopes {
+        for (left, member) in [(false, false), (true, false), (false, true), (true, true)] {
+            let what = format!("{name}, left early: {left}, in a group: {member}");
+            let (ex, _) = executor();
+            let limit = if left { SECOND / 2 } else { 10 * SECOND };
+            let parent = async move {
+                assert_eq!(mainstay::timeout(limit, scope()).await.is_err(), left);
+                pending::<()>().await;
+            };
+            if member {
+                ex.spawn(TaskGroup::scope(async move |g| {
+                    g.spawn(parent).detach();
+                    pending::<()>().await;
+                }))
+                .detach();
+            } else {
+                ex.spawn(parent).detach();
+            }
+            ex.block_on(async { sleep(2 * SECOND).await });
+            let start = ex.now();
+            let report = ex.shutdown(60 * SECOND);
+            assert_eq!(ex.now(), start, "{what}");
+            assert_eq!(
+                report.dropped() + report.cancelled(),
+                1 + usize::from(member)
+            );
+            settled(&ex);
+        }
+    }
+}
+
+/// A supervisor that is nobody's scope has nobody who is waited for in its stead.
+#[test]
+fn the_executors_shutdown_waits_for_a_supervisors_task_and_no_longer() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let trace = Trace::new();
+    s.spawn(graceful(trace.clone(), "ends", SECOND)).detach();
+    s.spawn(pending::<()>()).detach();
+    ex.run_until_stalled();
+    let start = ex.now();
+    let report = ex.shutdown(60 * SECOND);
+    trace.assert(&["ends"]);
+    assert_eq!(ex.now() - start, SECOND);
+    assert_eq!(numbers(report), [1, 0, 0, 1]);
+    settled(&ex);
+}
+
 /// A failing child of a group whose parent was asked to end is in the group's error (B085, graceful).
 #[test]
 fn a_child_that_fails_when_asked_is_its_groups() {
@@ -632,6 +1057,56 @@ fn a_child_that_fails_when_asked_is_its_groups() {
     assert!(recorder.is_empty());
     let end = settled(&ex);
     assert_eq!((end.failed, end.retrieved, end.returned), (2, 2, 1));
+}
+
+/// Who waits for the end of another supervisor is waited for by its own; and a task that ends its own, without having asked,
+/// does not take anything from those who have.
+#[test]
+fn waiting_for_an_end_counts_for_whoever_else_waits() {
+    let (ex, _) = executor();
+    let trace = Trace::new();
+    let (outer, inner) = (
+        Supervisor::new_in(&ex.handle()),
+        Supervisor::new_in(&ex.handle()),
+    );
+    inner
+        .spawn(graceful(trace.clone(), "inner", 2 * SECOND))
+        .detach();
+    let (other, t) = (inner.clone(), trace.clone());
+    outer
+        .spawn(async move {
+            cancel_requested().await;
+            other.shutdown(60 * SECOND).await;
+            t.push("outer");
+        })
+        .detach();
+    ex.run_until_stalled();
+    ex.block_on(outer.shutdown(60 * SECOND));
+    trace.assert(&["inner", "outer"]);
+
+    let s = Supervisor::new_in(&ex.handle());
+    s.spawn(graceful(trace.clone(), "sibling", SECOND)).detach();
+    let own = s.clone();
+    s.spawn(async move {
+        yield_now().await;
+        own.shutdown(60 * SECOND).await;
+    })
+    .detach();
+    ex.block_on(ex.idle());
+    trace.assert(&["sibling"]);
+    settled(&ex);
+}
+
+/// Ended by its tasks themselves, it is closed like any other.
+#[test]
+fn it_is_closed_after_a_graceful_end() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    s.spawn(cancel_requested()).detach();
+    assert_eq!(numbers(ex.block_on(s.shutdown(SECOND))), [1, 0, 0, 0]);
+    assert!(s.is_closed());
+    let error = ex.block_on(s.spawn(async {})).unwrap_err();
+    assert_eq!(error.reason(), Some("the supervisor is closed"));
 }
 
 /// The executor's own shutdown in the middle of a supervisor's leaves nobody waiting.
@@ -708,6 +1183,96 @@ fn a_child_that_drops_the_last_clone_goes_after_its_poll() {
     ex.run_until_stalled();
     trace.assert(&["sibling", "goes on", "dropped"]);
     assert_eq!(settled(&ex).cancelled, 2);
+}
+
+/// The first reason wins, over that of the supervisor's end too.
+#[test]
+fn an_end_does_not_take_the_place_of_an_earlier_reason() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let task = s.spawn(pending::<()>());
+    ex.run_until_stalled();
+    // Between drives: the next one would carry it out.
+    assert!(task.cancel_with_reason("mine"));
+    s.abort();
+    assert_eq!(ex.block_on(task).unwrap_err().reason(), Some("mine"));
+    settled(&ex);
+}
+
+/// Ended between drives, it calls no callback on the spot, and the host is told that there is one to call.
+#[test]
+fn an_end_between_drives_leaves_the_callbacks_to_the_next() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let trace = Trace::new();
+    let t = trace.clone();
+    let task = s.spawn(pending::<()>());
+    task.add_done_callback(move |_| t.push("called"));
+    ex.run_until_stalled();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    ex.on_wake(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    s.abort();
+    assert!(s.is_empty() && task.is_finished());
+    trace.assert(&[]);
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+    ex.run_until_stalled();
+    trace.assert(&["called"]);
+    settled(&ex);
+}
+
+/// A task may have a destructor that ends the executor and then panics: that is told.
+#[test]
+fn a_destructor_may_end_the_executor_and_panic() {
+    let (ex, recorder) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let handle = ex.handle();
+    let slot = Rc::new(RefCell::new(None));
+    let own = Rc::clone(&slot);
+    let log = DropLog::new();
+    let held = (
+        on_drop(move || drop(own.take())),
+        log.guard("last").panics("boom at last"),
+    );
+    s.spawn(holding(held, pending::<()>())).detach();
+    ex.run_until_stalled();
+    *slot.borrow_mut() = Some(ex);
+    s.abort();
+    log.assert(&["last"]);
+    assert_eq!(recorder.exceptions(), ["boom at last"]);
+    let stats = check_stats(&handle.stats());
+    assert_eq!((stats.live, stats.unread), (0, 0));
+}
+
+/// A chain of destructors that each end a supervisor and cancel the next task goes no deeper than one of them.
+#[test]
+fn destructors_that_end_supervisors_and_cancel_do_not_nest() {
+    let (ex, _) = executor();
+    let (depth, deepest) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let mut next: Option<JoinHandle<()>> = None;
+    for _ in 0..100 {
+        let s = Supervisor::new_in(&ex.handle());
+        s.spawn(pending::<()>()).detach();
+        let (depth, deepest, other) = (Rc::clone(&depth), Rc::clone(&deepest), next.take());
+        let end = on_drop(move || {
+            depth.set(depth.get() + 1);
+            deepest.set(deepest.get().max(depth.get()));
+            drop(s);
+            if let Some(other) = &other {
+                assert!(other.cancel());
+            }
+            depth.set(depth.get() - 1);
+        });
+        next = Some(ex.spawn(holding(end, pending::<()>())));
+    }
+    ex.block_on(async {
+        yield_now().await;
+        next.unwrap().cancel();
+    });
+    assert_eq!(settled(&ex).cancelled, 200);
+    assert_eq!(deepest.get(), 1);
 }
 
 /// A scope's body that panics: the tasks go first, and the panic goes on.
@@ -1005,6 +1570,53 @@ fn nothing_is_restarted_after_the_request() {
     assert_eq!(report.failed(), 1);
     assert!(runs.is_finished() && waits.is_finished());
     settled(&ex);
+}
+
+/// Asked while it waits to restart, it ends at once; and what ends because it was asked is no failure too many.
+#[test]
+fn a_request_ends_the_restarting_at_once() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let policy = RestartPolicy::always().backoff(60 * SECOND, 60 * SECOND);
+    let waiting = s.spawn_restarting(async || {}, policy);
+    let policy = RestartPolicy::always().limit(0, SECOND);
+    let asked = s.spawn_restarting(async || cancel_requested().await, policy);
+    let trace = Trace::new();
+    s.spawn(graceful(trace.clone(), "a sibling", SECOND))
+        .detach();
+    ex.run_until_stalled();
+    let end = ex.spawn(s.shutdown(100 * SECOND));
+    ex.run_until_stalled();
+    assert!(waiting.is_finished() && asked.is_finished());
+    assert_eq!(ex.block_on(waiting).unwrap(), Ok(()));
+    assert_eq!(ex.block_on(asked).unwrap(), Ok(()));
+    trace.assert(&[]);
+    assert_eq!(numbers(ex.block_on(end).unwrap()), [4, 0, 0, 0]);
+    trace.assert(&["a sibling"]);
+    settled(&ex);
+}
+
+/// A restart counts for as long as the limit says, and not at its end.
+#[test]
+fn a_restart_is_old_when_its_time_is_up() {
+    let (ex, _) = executor();
+    let s = Supervisor::new_in(&ex.handle());
+    let made = Rc::new(Cell::new(0));
+    let count = Rc::clone(&made);
+    let policy = RestartPolicy::always()
+        .backoff(10 * SECOND, 10 * SECOND)
+        .limit(1, 10 * SECOND);
+    let handle = s.spawn_restarting(
+        move || {
+            count.set(count.get() + 1);
+            async {}
+        },
+        policy,
+    );
+    ex.block_on(async { sleep(95 * SECOND).await });
+    assert_eq!(made.get(), 10);
+    assert!(!handle.is_finished());
+    s.abort();
 }
 
 /// A destructor of an output or a payload that panics is told, and does not end the restarting.

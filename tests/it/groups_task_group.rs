@@ -5,17 +5,18 @@ use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use mainstay::{
-    ContextKind, ExceptionError, ExceptionGroup, Executor, JoinError, JoinHandle, LocalHandle,
-    Outcome, ReportPolicy, TaskGroup, sleep, spawn,
+    ContextKind, ExceptionError, ExceptionGroup, Executor, JoinError, JoinHandle, JoinSet,
+    LocalHandle, Outcome, ReportPolicy, Supervisor, TaskGroup, sleep, spawn, task_local,
 };
 
 use crate::support::{
-    Boom, Counts, DropLog, Event, Fault, Guard, Recorder, Trace, check_stats, counting_waker,
-    counts, holding, on_drop, poll_with, quiet, yield_n,
+    Boom, Counts, DropLog, Event, Fault, Guard, LogCapture, Recorder, Trace, check_stats,
+    counting_waker, counts, holding, on_drop, panic_message, poll_once, poll_with, quiet, yield_n,
 };
 
 type Boxed = Pin<Box<dyn Future<Output = ()>>>;
@@ -658,6 +659,57 @@ fn failures_of_a_dropped_group_are_reported() {
     }
 }
 
+task_local! {
+    static KEPT: Guard;
+}
+
+/// A group that is left when its executor is gone tells the default handler what it kept, and contains what that does when it
+/// is dropped: the payload, and the values that were set where the task panicked.
+#[test]
+fn failures_of_a_group_that_outlives_its_executor_go_to_the_default_handler() {
+    let (ex, recorder) = executor();
+    let log = DropLog::new();
+    let payload = log.guard("payload").panics("boom in the payload");
+    let value = log.guard("value").panics("boom in the value");
+    let mut scope = Box::pin(TaskGroup::scope(async |g| {
+        g.spawn(KEPT.scope(value, async { panic_any(payload) }))
+            .detach();
+        pending::<()>().await;
+    }));
+    ex.block_on(async {
+        assert!(poll_once(&mut scope).is_pending());
+        yield_n(3).await;
+    });
+    drop(ex);
+    assert!(recorder.is_empty() && log.len() == 0, "it is the group's");
+    let capture = LogCapture::start();
+    drop(scope);
+    log.assert(&["value", "payload"]);
+    let texts: Vec<_> = capture.records().into_iter().map(|r| r.text).collect();
+    assert_eq!(texts.len(), 3, "{texts:#?}");
+    assert!(texts[0].starts_with("Task failed in a group whose caller was gone"));
+    assert!(texts[1].contains("boom in the value"), "{}", texts[1]);
+    assert!(texts[2].contains("boom in the payload"), "{}", texts[2]);
+}
+
+/// A group that is left between drives tells what it kept there and then.
+#[test]
+fn failures_of_a_group_that_is_left_between_drives_are_told_at_once() {
+    let (ex, recorder) = executor();
+    let mut scope = Box::pin(TaskGroup::scope(async |g| {
+        g.spawn(async { panic_any("boom kept") }).detach();
+        pending::<()>().await;
+    }));
+    ex.block_on(async {
+        assert!(poll_once(&mut scope).is_pending());
+        yield_n(3).await;
+    });
+    assert!(recorder.is_empty());
+    drop(scope);
+    assert_eq!(recorder.exceptions(), ["boom kept"]);
+    assert_eq!(counts(&ex).reported, 1);
+}
+
 /// P3: the same where what they failed by panics when it is dropped: that is told too.
 #[test]
 fn what_an_abandoned_group_kept_may_panic_when_it_is_dropped() {
@@ -925,6 +977,59 @@ fn a_panic_of_the_body_goes_on_unwinding() {
     assert_eq!((end.live, end.reported, end.unread), (0, 1, 0));
 }
 
+/// A body that has returned, or panicked, and then panics in its destructor: the first is what the caller gets, and what comes
+/// after it is told.
+#[test]
+fn a_body_may_panic_when_it_is_dropped() {
+    let log = DropLog::new();
+    let body = |result: Result<u32, Fault>| {
+        let guard = log.guard("body").panics("boom in the body's drop");
+        move |_: &TaskGroup| holding(guard, async move { result })
+    };
+    // By itself it is the body's panic.
+    let (ex, recorder) = executor();
+    let fine = body(Ok(1));
+    let text = panic_message(|| drop(ex.block_on(TaskGroup::try_scope(fine))));
+    assert_eq!(text, "boom in the body's drop");
+    assert!(recorder.is_empty());
+    // After an error it is told.
+    let failed = ex.block_on(TaskGroup::try_scope(body(Err(Fault("no")))));
+    assert_eq!(listed(&failed.unwrap_err()), ["body: no"]);
+    assert_eq!(recorder.only().kind, ContextKind::Destructor);
+    recorder.take();
+    // So it is after a panic, in supervisors' scopes too.
+    let guard = log.guard("body").panics("boom in the body's drop");
+    let panics = move |_: &TaskGroup| holding(guard, async { panic_any("boom first") });
+    let text = panic_message(|| drop(ex.block_on(TaskGroup::scope(panics))));
+    assert_eq!(text, "boom first");
+    assert_eq!(recorder.take().len(), 1);
+    let guard = log.guard("body").panics("boom in the body's drop");
+    let panics = move |_: &Supervisor| holding(guard, async { panic_any("boom first") });
+    let text = panic_message(|| ex.block_on(Supervisor::scope(panics)));
+    assert_eq!(text, "boom first");
+    assert_eq!(recorder.take().len(), 1);
+    assert_eq!(log.len(), 4);
+}
+
+/// The value of a body whose group fails afterwards is dropped contained.
+#[test]
+fn the_bodys_value_may_panic_when_its_group_has_failed() {
+    let (ex, recorder) = executor();
+    let log = DropLog::new();
+    let value = log.guard("value").panics("boom in the value");
+    let failed = ex.block_on(TaskGroup::scope(async |g| {
+        g.spawn(async {
+            yield_n(2).await;
+            panic_any("boom in the task")
+        })
+        .detach();
+        value
+    }));
+    assert_eq!(failed.unwrap_err().len(), 1);
+    assert_eq!(recorder.only().kind, ContextKind::Destructor);
+    log.assert(&["value"]);
+}
+
 /// A panic in the destructor of a body that the group cancels is the body's own failure, the last of the group.
 #[test]
 fn a_panicking_destructor_of_the_body_is_its_failure() {
@@ -981,6 +1086,96 @@ fn cancel_ends_the_group_quietly() {
     log.assert(&["child", "body"]);
     assert!(recorder.is_empty());
     all_handed_on(&ex);
+}
+
+/// Cancelled from elsewhere, a group ends though its body waits and it has no task.
+#[test]
+fn cancel_from_elsewhere_ends_a_body_that_waits() {
+    let (ex, _) = executor();
+    let group = Rc::new(RefCell::new(None));
+    let out = Rc::clone(&group);
+    let mut scope = ex.spawn(TaskGroup::scope(async move |g| {
+        *out.borrow_mut() = Some(g.clone());
+        pending::<()>().await;
+    }));
+    ex.run_until_stalled();
+    assert!(group.take().unwrap().cancel());
+    ex.run_until_stalled();
+    let ended = scope.result().unwrap().unwrap().unwrap_err();
+    assert!(ended.is_cancelled() && ended.is_empty());
+}
+
+/// A group that is cancelled when its body has returned was not ended by that; what its tasks' destructors do is listed.
+#[test]
+fn cancel_after_the_body_has_returned_ends_only_the_tasks() {
+    let (ex, _) = executor();
+    let group = Rc::new(RefCell::new(None));
+    let out = Rc::clone(&group);
+    let log = DropLog::new();
+    let guard = log.guard("task").panics("boom in clean-up");
+    let mut scope = ex.spawn(TaskGroup::scope(async move |g| {
+        g.task()
+            .name("bad")
+            .spawn(holding(guard, pending::<()>()))
+            .detach();
+        *out.borrow_mut() = Some(g.clone());
+        7
+    }));
+    ex.run_until_stalled();
+    assert!(group.take().unwrap().cancel());
+    ex.run_until_stalled();
+    let failed = scope.result().unwrap().unwrap().unwrap_err();
+    assert!(!failed.is_cancelled());
+    assert_eq!(
+        failed.to_string(),
+        "1 failure in a group: bad: boom in clean-up"
+    );
+    all_handed_on(&ex);
+}
+
+/// What a cancelled group failed with besides is shown.
+#[test]
+fn a_cancelled_group_shows_its_failures_too() {
+    let (ex, _) = executor();
+    let log = DropLog::new();
+    let guard = log.guard("task").panics("boom in clean-up");
+    let ended = ex.block_on(TaskGroup::scope(async |g| {
+        g.task()
+            .name("bad")
+            .spawn(holding(guard, pending::<()>()))
+            .detach();
+        yield_n(1).await;
+        g.cancel();
+        pending::<()>().await;
+    }));
+    assert_eq!(
+        ended.unwrap_err().to_string(),
+        "the group was cancelled, with 1 failure in a group: bad: boom in clean-up"
+    );
+    all_handed_on(&ex);
+}
+
+/// Those that a limit holds back do not begin when one before them has failed, in whatever order the pass goes.
+#[test]
+fn who_is_held_back_does_not_begin_after_a_failure() {
+    quiet();
+    for seed in 0..16 {
+        let ex = Executor::builder().shuffle(seed).build();
+        let began = Rc::new(Cell::new(false));
+        let begin = Rc::clone(&began);
+        let scope = ex.spawn(TaskGroup::scope(async move |g| {
+            g.limit(1);
+            g.spawn(async {
+                yield_n(2).await;
+                panic_any("boom first")
+            })
+            .detach();
+            g.spawn(async move { begin.set(true) }).detach();
+        }));
+        let failed = ex.block_on(scope).unwrap().unwrap_err();
+        assert_eq!(failed.len(), 1);
+        assert!(!began.get(), "seed {seed}");
+    }
 }
 
 /// A body that returns has its value out, also when it cancels the rest of the group first, or a child does after it.
@@ -1196,6 +1391,64 @@ fn a_dropped_executor_ends_its_groups() {
         ],
         "the children were cancelled by their group"
     );
+}
+
+/// A scope that is over, or left, lets go of its caller's waker, though somebody holds the group or its tasks go on.
+#[test]
+fn whoever_is_done_with_a_scope_is_let_go() {
+    type Shelf = RefCell<Vec<Box<dyn std::any::Any>>>;
+    type Scope = fn(Event, Rc<Shelf>) -> Boxed;
+    let scopes: [Scope; 3] = [
+        |event, held| {
+            Box::pin(async move {
+                let scope = TaskGroup::scope(async |g| {
+                    held.borrow_mut().push(Box::new(g.clone()));
+                    event.wait().await;
+                });
+                drop(scope.await);
+            })
+        },
+        |event, held| {
+            Box::pin(Supervisor::scope(async move |s| {
+                held.borrow_mut().push(Box::new(s.clone()));
+                event.wait().await;
+            }))
+        },
+        // What combinators keep is held by the callbacks on these handles.
+        |event, _| {
+            let batch = [spawn(event.wait()), spawn(Event::new().wait())];
+            Box::pin(async move { drop(mainstay::race(mainstay::handles(batch)).await) })
+        },
+    ];
+    let (ex, _) = executor();
+    let (waker, count) = counting_waker();
+    let unheld = Arc::strong_count(&count);
+    ex.block_on(async {
+        for (number, scope) in scopes.into_iter().enumerate() {
+            for over in [false, true] {
+                let (event, held) = (Event::new(), Rc::default());
+                let mut scope = scope(event.clone(), Rc::clone(&held));
+                assert!(poll_with(&mut scope, &waker).is_pending());
+                assert!(Arc::strong_count(&count) > unheld);
+                yield_n(2).await;
+                if over {
+                    event.set();
+                    yield_n(3).await;
+                    assert!(poll_with(&mut scope, &waker).is_ready());
+                } else {
+                    drop(scope);
+                    event.forget_wakers();
+                }
+                let now = Arc::strong_count(&count);
+                assert_eq!(now, unheld, "{number}, over: {over}");
+            }
+        }
+        let mut set = JoinSet::new();
+        set.spawn(pending::<()>());
+        assert!(poll_with(&mut Box::pin(set.join_next()), &waker).is_pending());
+        set.detach_all();
+        assert_eq!(Arc::strong_count(&count), unheld, "a set");
+    });
 }
 
 /// A group polled by a foreign waker is woken by it, and lives with one that panics.

@@ -142,6 +142,47 @@ fn every_end_is_told_once() {
     trace.assert(&["destroyed cancelled"]);
 }
 
+/// However many callbacks are called after it, one a tick or late, a done hook is told of a task once; and it need not have
+/// other hooks beside it to be told.
+#[test]
+fn a_done_hook_is_told_once_whatever_is_called_after() {
+    quiet();
+    let told = Trace::new();
+    let tell = told.clone();
+    let ex = Executor::builder()
+        .on_task_done(move |completion| tell.push(end_in_words(completion)))
+        .build();
+    let (trace, _recorder) = (Trace::new(), Recorder::on(&ex));
+    ex.block_on(async {
+        mainstay::spawn(async {}).detach();
+        yield_n(2).await;
+    });
+    assert_eq!(told.len(), 1, "the plainest of tasks");
+    told.clear();
+    let returns = ex.task().name("a").spawn(async {});
+    let fails = ex.task().name("b").spawn(async { panic!("boom") });
+    let ends = ex.task().name("c").spawn(pending::<()>());
+    for handle in [&returns, &fails, &ends] {
+        for _ in 0..3 {
+            let calls = trace.clone();
+            handle.add_done_callback(move |_| calls.push("called"));
+        }
+    }
+    ex.tick(3);
+    ends.cancel();
+    while ex.tick(1).more {}
+    assert_eq!(trace.len(), 9);
+    // What is cancelled has ended, the rest ends with its callbacks.
+    told.assert(&["a returned", "c cancelled", "b failed: boom"]);
+    for handle in [returns, fails, ends] {
+        let calls = trace.clone();
+        handle.add_done_callback(move |_| calls.push("called late"));
+        ex.run_until_stalled();
+    }
+    assert_eq!(trace.len(), 12);
+    told.assert(&[]);
+}
+
 /// Hooks of one kind are called in the order of adding.
 #[test]
 fn several_hooks_of_one_kind_are_called_in_order() {
@@ -711,6 +752,26 @@ fn hooks_are_dropped_with_the_executor() {
     assert_eq!(kinds[0], ContextKind::DestroyedPending);
     assert_eq!(kinds[1..], [ContextKind::Destructor; 4], "each by itself");
     drop(handle);
+}
+
+/// What its destructor does is told when it is the only one, and the last of all to go.
+#[test]
+fn the_destructor_of_the_last_hook_is_told_of() {
+    quiet();
+    for done in [false, true] {
+        let drops = DropLog::new();
+        let held = drops.guard("hook").panics("boom in the last hook");
+        let builder = Executor::builder();
+        let ex = if done {
+            builder.on_task_done(move |_| _ = &held).build()
+        } else {
+            builder.on_task_spawn(move |_| _ = &held).build()
+        };
+        let recorder = Recorder::on(&ex);
+        drop(ex);
+        assert_eq!(recorder.exceptions(), ["boom in the last hook"]);
+        drops.assert(&["hook"]);
+    }
 }
 
 /// A hook may hold handles of its own executor: nothing leaks.

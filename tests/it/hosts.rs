@@ -106,6 +106,59 @@ fn a_host_that_forgets_to_tick_loses_nothing() {
     check_accounting(&ex);
 }
 
+// Nor is what a drive of another kind leaves behind, now or for later: the hook is called when it has ended.
+#[test]
+fn the_host_is_told_what_any_drive_leaves() {
+    let leaves: [fn(); 2] = [
+        || mainstay::spawn(yield_n(10)).detach(),
+        || mainstay::spawn(sleep(Duration::from_secs(1_000))).detach(),
+    ];
+    let drives: [fn(&Executor<'static>, Rc<dyn Fn()>); 3] = [
+        |ex, leave| {
+            ex.block_on(async {
+                leave();
+                // The sleeper has its first poll.
+                yield_n(2).await;
+                leave();
+            });
+        },
+        |ex, leave| {
+            let stopped = ex.try_block_on(async {
+                leave();
+                yield_n(2).await;
+                LocalHandle::current().stop();
+                leave();
+                pending::<()>().await;
+            });
+            assert!(stopped.is_err());
+        },
+        |ex, leave| {
+            ex.spawn(async move {
+                leave();
+                yield_n(2).await;
+                leave();
+                LocalHandle::current().stop();
+            })
+            .detach();
+            ex.run_forever();
+        },
+    ];
+    for (which, leave) in leaves.into_iter().enumerate() {
+        for (number, drive) in drives.into_iter().enumerate() {
+            let ex = Executor::new();
+            let calls = counting_hook(&ex);
+            let count = Arc::clone(&calls);
+            let leave = move || {
+                leave();
+                count.store(0, Ordering::SeqCst);
+            };
+            drive(&ex, Rc::new(leave));
+            let told = calls.load(Ordering::SeqCst);
+            assert!(told > 0, "{number} leaves {which}");
+        }
+    }
+}
+
 // Nor what is done between two drives that has something left to do: a stop, and the end of a group whose tasks have callbacks.
 #[test]
 fn the_host_is_told_of_ends_between_drives() {

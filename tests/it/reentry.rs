@@ -179,6 +179,8 @@ thread_local! {
     static ACTION: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     /// The executor whose clock is to be moved.
     static CLOCK: RefCell<Weak<Executor<'static>>> = const { RefCell::new(Weak::new()) };
+    /// Of a task that has finished.
+    static LATE: Cell<Option<JoinHandle<()>>> = const { Cell::new(None) };
 }
 
 /// Does what [`arrange`] was given, if that was not done yet.
@@ -1066,6 +1068,45 @@ fn a_wake_hook_at_home_may_use_the_executor() {
     assert!(handle.is_finished());
     assert_eq!(ex.stats().spawned, 5);
     assert_eq!(ex.stats().live, 0);
+}
+
+// P6: so it may within whatever calls it; a late callback and a timer are what it is told of, and what it adds.
+#[test]
+fn a_wake_hook_may_do_what_it_is_told_of() {
+    let ex = Rc::new(Executor::<'static>::new());
+    let recorder = Recorder::on(&ex);
+    HOOKED.set(Rc::downgrade(&ex));
+    let finished = ex.spawn(async {});
+    ex.run_until_stalled();
+    LATE.set(Some(finished));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&calls);
+    ex.on_wake(move || {
+        let hooked = HOOKED
+            .with_borrow(Weak::upgrade)
+            .expect("the test holds it");
+        let called = Arc::clone(&counts);
+        let late = LATE.take().expect("coalesced, so it does not call itself");
+        late.add_done_callback(move |_| {
+            called.fetch_add(1, Ordering::SeqCst);
+        });
+        LATE.set(Some(late));
+        let called = Arc::clone(&counts);
+        hooked.call_later(Duration::ZERO, move || {
+            called.fetch_add(1, Ordering::SeqCst);
+        });
+    });
+    let other = ex.spawn(async {});
+    ex.run_until_stalled();
+    assert_eq!(calls.swap(0, Ordering::SeqCst), 2, "a spawn");
+    other.add_done_callback(|_| ());
+    ex.run_until_stalled();
+    assert_eq!(calls.swap(0, Ordering::SeqCst), 2, "a late callback");
+    ex.call_later(Duration::from_secs(1_000), || ());
+    ex.run_until_stalled();
+    assert_eq!(calls.swap(0, Ordering::SeqCst), 2, "a timer");
+    assert!(recorder.is_empty(), "{:?}", recorder.reports());
+    LATE.take();
 }
 
 // P6: dropping a handle between two drives runs a destructor that drives that very executor.

@@ -463,6 +463,29 @@ fn a_payload_whose_destructor_panics_is_contained_wherever_it_is_dropped() {
 // Cancelling
 // ---------------------------------------------------------------------------------------------------------------------
 
+/// What a handle elsewhere met when it dropped an outcome is told at home, at the executor's end if it has not looked since.
+#[test]
+fn what_a_dropped_outcome_did_elsewhere_is_told_at_the_end() {
+    for looks in [false, true] {
+        quiet();
+        let ex = Executor::new();
+        let (recorder, drops) = (Recorder::on(&ex), DropLog::new());
+        let output = drops.guard("output").panics("boom in the output");
+        let handle = ex.spawner().spawn(move || ready(output));
+        let handle = handle.unwrap_or_else(|_| panic!("it is open"));
+        ex.run_until_stalled();
+        elsewhere(move || drop(handle));
+        assert_eq!(drops.len(), 1);
+        if looks {
+            ex.run_until_stalled();
+            assert_eq!(recorder.len(), 1);
+        }
+        drop(ex);
+        assert_eq!(recorder.exceptions(), ["boom in the output"]);
+        assert_eq!(recorder.only().kind, ContextKind::Destructor);
+    }
+}
+
 // B124, P4; asyncio tk:test_run_coroutine_threadsafe_task_cancelled.
 #[test]
 fn a_cancel_from_elsewhere_drops_the_future_at_home() {

@@ -473,6 +473,54 @@ fn a_nearer_deadline_set_between_two_turns_is_kept() {
     });
 }
 
+// G3: so is one that is set in a turn.
+#[test]
+fn a_nearer_deadline_set_in_a_turn_is_kept() {
+    in_every_host(|_, host| {
+        let ex = Executor::new();
+        let (sender, woken) = async_channel::bounded(1);
+        host(Box::pin(ex.run_until(async move {
+            mainstay::spawn(sleep(Duration::from_secs(3_000))).detach();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(5));
+                sender.send_blocking(()).unwrap();
+            });
+            // The host waits with that alarm, and then with a nearer one.
+            woken.recv().await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        })));
+    });
+}
+
+/// A guest that is done, or dropped, leaves no timer behind in a host of ours.
+#[test]
+fn the_alarm_of_a_guest_goes_with_it() {
+    for left in [false, true] {
+        let (host, ex) = (Executor::new(), Executor::new());
+        let event = Event::new();
+        let setter = event.clone();
+        host.spawn(async move {
+            yield_n(5).await;
+            setter.set();
+        })
+        .detach();
+        host.block_on(async {
+            let guest = ex.run_until(async {
+                mainstay::spawn(sleep(Duration::from_secs(3_000))).detach();
+                event.wait().await;
+            });
+            let mut guest = Box::pin(guest);
+            if left {
+                poll_fn(|cx| Poll::Ready(drop(guest.as_mut().poll(cx)))).await;
+            } else {
+                guest.await;
+            }
+        });
+        assert_eq!(host.tick(1).next_deadline, None, "left: {left}");
+        assert!(ex.tick(1).next_deadline.is_some());
+    }
+}
+
 #[test]
 fn a_virtual_clock_jumps_when_nothing_is_ready_here() {
     in_every_host(|name, host| {
@@ -831,6 +879,24 @@ fn dropping_it_drops_the_root_and_leaves_the_tasks() {
     drop(run);
     drops.assert(&["cancelled", "root"]);
     assert_eq!(ex.block_on(stays).unwrap(), 8);
+}
+
+/// Also where one of its executor's own tasks drops it.
+#[test]
+fn a_root_that_panics_may_be_dropped_in_a_task_of_its_own_executor() {
+    quiet();
+    let ex = Executor::new();
+    let (recorder, drops) = (Recorder::on(&ex), DropLog::new());
+    let guard = drops.guard("root").panics("boom in the root");
+    let mut run = Box::pin(ex.run_until(holding(guard, pending::<()>())));
+    assert!(poll_with(&mut run, Waker::noop()).is_pending());
+    ex.block_on(async move {
+        drop(run);
+        assert!(current_task().is_none());
+    });
+    drops.assert(&["root"]);
+    assert_eq!(recorder.only().kind, ContextKind::Destructor);
+    assert_eq!(recorder.exceptions(), ["boom in the root"]);
 }
 
 // P3.

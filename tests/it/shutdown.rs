@@ -746,6 +746,25 @@ fn respawn(count: Rc<Cell<usize>>) -> Request {
     })
 }
 
+// So are those that come through a spawner.
+#[test]
+fn tasks_from_elsewhere_are_asked_too() {
+    let ex = virtual_executor();
+    let spawner = ex.spawner();
+    ex.spawn(async move {
+        cancel_requested().await;
+        let late = spawner.spawn(|| async {
+            cancel_requested().await;
+            sleep(SECOND).await;
+        });
+        late.unwrap_or_else(|_| panic!("it is open")).await.unwrap();
+    })
+    .detach();
+    let start = ex.now();
+    assert_ends(shut_down(&ex, 10 * SECOND), 2, 0, 0, 0);
+    assert_eq!(ex.now() - start, SECOND);
+}
+
 // B094's idea: endless re-spawners end after 100 rounds.
 #[test]
 fn re_spawners_are_refused_after_a_hundred_rounds() {
@@ -1304,6 +1323,30 @@ fn a_stop_comes_out_of_run_after_the_shutdown() {
         assert_eq!(payload.downcast_ref(), Some(&7));
     }
     assert_eq!(drops.count("value"), 2);
+}
+
+// Where a payload beats the root's value, that is dropped contained.
+#[test]
+fn the_value_that_run_drops_may_panic() {
+    quiet();
+    let log = DropLog::new();
+    let value = log.guard("value").panics("boom in the value");
+    let recorder = Recorder::new();
+    let told = recorder.clone();
+    let payload = catch_unwind(AssertUnwindSafe(|| {
+        run(async move {
+            LocalHandle::current().set_exception_handler(move |_, report| told.record(report));
+            spawn(async {
+                cancel_requested().await;
+                LocalHandle::current().stop_with(Box::new(7));
+            })
+            .detach();
+            value
+        })
+    }));
+    assert_eq!(payload.unwrap_err().downcast_ref(), Some(&7));
+    log.assert(&["value"]);
+    assert_eq!(recorder.only().kind, ContextKind::Destructor);
 }
 
 // What fails before the shutdown is told as ever, and not again at the end.

@@ -214,6 +214,57 @@ fn the_default_handler_writes_ten_and_one_line_for_the_rest() {
     assert!(last.text.contains("25"), "{}", last.text);
 }
 
+/// Those that are told in one line count as a report each, like the others.
+#[test]
+fn those_that_are_summed_up_are_counted() {
+    let ex = Executor::new();
+    let (handle, reports) = (ex.handle(), Rc::new(Cell::new(0)));
+    for _ in 0..14 {
+        ex.spawn(pending::<()>()).detach();
+    }
+    let count = Rc::clone(&reports);
+    let look = on_drop(move || count.set(handle.stats().reports));
+    ex.spawn(holding(look, pending::<()>())).detach();
+    let _log = captured_log();
+    drop(ex);
+    assert_eq!(reports.get(), 15);
+}
+
+/// The last thing that is told is a failure that another thread's handle holds. What its report causes is told too.
+#[test]
+fn what_the_last_report_causes_is_seen_to() {
+    quiet();
+    for fails in [false, true] {
+        let policy = mainstay::ReportPolicy::IfUnretrieved;
+        let ex = Executor::builder().report(policy).build();
+        let (recorder, trace, log) = (Recorder::new(), Trace::new(), DropLog::new());
+        let finished = ex.spawn(async {});
+        let owed = ex.spawner().spawn(|| async { panic!("boom owed") });
+        let owed = owed.unwrap_or_else(|_| panic!("it takes tasks"));
+        ex.run_until_stalled();
+        let (told, called, guards) = (recorder.clone(), trace.clone(), log.clone());
+        ex.set_exception_handler(move |handle, report| {
+            told.record(report);
+            if told.len() > 1 {
+            } else if fails {
+                let guard = guards.guard("late").panics("boom in the end");
+                handle.spawn(holding(guard, pending::<()>())).detach();
+            } else {
+                let called = called.clone();
+                finished.add_done_callback(move |_| called.push("called"));
+            }
+        });
+        drop(ex);
+        assert_eq!(recorder.exceptions()[0], "boom owed");
+        if fails {
+            assert_eq!(recorder.exceptions()[1..], ["boom in the end"]);
+        } else {
+            trace.assert(&["called"]);
+        }
+        drop(owed);
+    }
+}
+
 // api.md on Executor::drop: ten need no summary, eleven do.
 #[test]
 fn the_line_for_the_rest_is_written_only_when_there_is_a_rest() {

@@ -540,6 +540,50 @@ fn an_interval_skips_missed_ticks() {
     });
 }
 
+/// The ticks that come after missed ones are in the rhythm too. One that is too short to count those it missed begins anew,
+/// later than now.
+#[test]
+fn an_interval_is_in_its_rhythm_after_missed_ticks() {
+    let ex = virtual_executor();
+    ex.block_on(async {
+        let mut ticks = interval(10 * SECOND);
+        let first = ticks.tick().await;
+        sleep(35 * SECOND).await;
+        assert_eq!(ticks.tick().await - first, 10 * SECOND, "missed");
+        assert_eq!(ticks.tick().await - first, 40 * SECOND);
+        assert_eq!(LocalHandle::current().now() - first, 40 * SECOND);
+
+        let mut ticks = interval(Duration::from_nanos(1));
+        ticks.tick().await;
+        sleep(10 * SECOND).await;
+        ticks.tick().await;
+        let now = LocalHandle::current().now();
+        assert_eq!(ticks.tick().await - now, Duration::from_nanos(1));
+    });
+}
+
+/// B125: a loop that waits for a deadline is woken from elsewhere before that.
+#[test]
+fn a_wake_from_elsewhere_ends_a_wait_for_a_deadline() {
+    crate::remote::without_hanging(|| {
+        let ex = Executor::new();
+        ex.spawn(sleep_for_ages()).detach();
+        let (sender, receiver) = async_channel::bounded(1);
+        let task = ex.spawn(async move { receiver.recv().await });
+        ex.run_until_stalled();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(10));
+            sender.send_blocking(7).unwrap();
+        });
+        assert_eq!(ex.block_on(task).unwrap(), Ok(7));
+        thread.join().unwrap();
+    });
+}
+
+async fn sleep_for_ages() {
+    sleep(3_000 * SECOND).await;
+}
+
 // Builder::shuffle: another order, the same for the same seed, and every task still runs.
 #[test]
 fn a_shuffled_pass_has_a_seeded_order() {

@@ -126,3 +126,61 @@ fn showing_is_harmless_at_any_time() {
     }
     handle.cancel();
 }
+
+// What `Debug` says is for whoever debugs: the name of the thing, and what there is to know of it.
+#[test]
+fn what_is_shown_says_what_there_is_to_know() {
+    #[track_caller]
+    fn says(shown: &dyn Debug, all: &[&str]) {
+        let text = format!("{shown:?}");
+        for part in all {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    crate::support::quiet();
+    let ex = Executor::builder().virtual_clock().build();
+    let (local, spawner) = (ex.handle(), ex.spawner());
+    says(&local, &["LocalHandle", "alive: true"]);
+    says(&spawner, &["Spawner", "closed: false"]);
+    let call = ex.call_later(Duration::from_secs(1), || ());
+    says(&call, &["CallHandle", "when: Some"]);
+    let builder = ex.task().name("named").background();
+    says(&builder, &["TaskBuilder", "\"named\"", "background: true"]);
+    let task = builder.spawn(std::future::pending::<()>());
+    says(&task.id(), &[&format!("TaskId({})", task.id())]);
+    task.cancel_with_reason("because");
+    let error = ex.block_on(task).unwrap_err();
+    says(&error, &["JoinError", "id", "named", "because"]);
+    let text = error.to_string();
+    let error = TaskError::<&str>::Join(error);
+    says(&error, &["because"]);
+    assert_eq!(error.to_string(), text);
+    assert_eq!(TaskError::Failed("at last").to_string(), "at last");
+
+    ex.block_on(async {
+        let soon = || std::future::ready(1);
+        says(&mainstay::sleep(Duration::ZERO), &["Sleep", "elapsed"]);
+        says(&mainstay::handles([mainstay::spawn(soon())]), &["Handles"]);
+
+        let mut set = JoinSet::new();
+        set.spawn(soon());
+        set.spawn(soon());
+        set.join_next().await;
+        says(&set, &["JoinSet", "len: 1"]);
+        let mut batch = Box::pin(mainstay::as_completed([soon(), soon(), soon()]));
+        futures_util::StreamExt::next(&mut batch).await;
+        says(&batch, &["AsCompleted", "started: 3", "running: 2"]);
+
+        let failed = TaskGroup::scope(async |group| {
+            group.spawn(async { panic!("boom") }).detach();
+            says(group, &["TaskGroup", "len: 1", "Open"]);
+        });
+        let failures = failed.await.unwrap_err();
+        says(&failures, &["ExceptionGroup", "cancelled: false", "boom"]);
+    });
+    drop(call);
+    drop(ex);
+    says(&local, &["alive: false"]);
+    says(&spawner, &["closed: true"]);
+    says(&spawner.call_soon(|_| ()).unwrap_err(), &["Closed"]);
+}

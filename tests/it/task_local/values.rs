@@ -1,14 +1,18 @@
 //! For how long values live, and what their destructors may do.
 
-use std::future::pending;
-use std::panic::catch_unwind;
+use std::future::{Future, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use mainstay::{ContextKind, Executor, JoinHandle, LocalHandle, spawn, task_local};
+use futures_util::FutureExt;
+use mainstay::{
+    ContextKind, Executor, JoinHandle, LocalHandle, ReportPolicy, Supervisor, TaskGroup, spawn,
+    task_local,
+};
 
 use crate::support::{
-    DropLog, Recorder, Trace, check_accounting, counts, holding, on_drop, panic_message, quiet,
-    yield_n,
+    DropLog, Guard, Recorder, Trace, check_accounting, counts, holding, on_drop, panic_message,
+    poll_once, quiet, yield_n,
 };
 
 use super::{GUARD, OTHER, USER, told, user};
@@ -189,6 +193,165 @@ fn two_values_that_both_panic_are_both_contained() {
     assert_eq!(told.len(), 3, "{told:?}");
     assert!(told.contains(&"boom poll".into()), "{told:?}");
     assert_eq!(log.len(), 7, "each once");
+    check_accounting(&ex);
+}
+
+/// Whoever lets go of a value last, its destructor's panic is contained, and told once.
+#[test]
+fn a_value_that_panics_is_contained_wherever_it_goes() {
+    type Way = fn(&Executor<'static>, Guard);
+    fn fails(guard: Guard) -> impl Future<Output = ()> {
+        GUARD.scope(guard, async { panic!("boom in a task") })
+    }
+    let ways: [(&str, Way); 14] = [
+        ("detached", |ex, guard| ex.spawn(fails(guard)).detach()),
+        ("its handle dropped", |ex, guard| {
+            let handle = ex.spawn(fails(guard));
+            ex.run_until_stalled();
+            drop(handle);
+        }),
+        ("its handle read", |ex, guard| {
+            assert!(ex.block_on(ex.spawn(fails(guard))).is_err());
+        }),
+        ("its handle kept", |ex, guard| {
+            let handle = ex.spawn(fails(guard));
+            handle.add_done_callback(|_| ());
+            ex.run_until_stalled();
+            handle.add_done_callback(|_| ());
+            ex.run_until_stalled();
+            drop(handle);
+        }),
+        ("a panic that is caught", |ex, guard| {
+            ex.block_on(async {
+                let caught = AssertUnwindSafe(fails(guard)).catch_unwind().await;
+                assert!(caught.is_err());
+                yield_n(1).await;
+            });
+        }),
+        ("a caught panic and another", |ex, guard| {
+            let other = DropLog::new().guard("other");
+            ex.spawn(async {
+                let caught = AssertUnwindSafe(fails(guard)).catch_unwind().await;
+                assert!(caught.is_err());
+                fails(other).await;
+            })
+            .detach();
+        }),
+        ("the root's", |ex, guard| {
+            let text = panic_message(|| ex.block_on(fails(guard)));
+            assert_eq!(text, "boom in a task");
+        }),
+        ("a group's", |ex, guard| {
+            let group = TaskGroup::scope(async |g| g.spawn(fails(guard)).detach());
+            assert_eq!(ex.block_on(group).unwrap_err().len(), 1);
+        }),
+        ("a group's that is left", |ex, guard| {
+            let mut group = Box::pin(TaskGroup::scope(async |g| {
+                g.spawn(fails(guard)).detach();
+                pending::<()>().await;
+            }));
+            ex.block_on(async {
+                assert!(poll_once(&mut group).is_pending());
+                yield_n(2).await;
+            });
+        }),
+        ("a supervisor's", |ex, guard| {
+            ex.block_on(Supervisor::scope(async |s| s.spawn(fails(guard)).detach()));
+        }),
+        ("elsewhere, read", |ex, guard| {
+            let handle = ex.spawner().spawn(move || fails(guard));
+            let handle = handle.unwrap_or_else(|_| panic!("it is open"));
+            ex.run_until_stalled();
+            assert!(ex.block_on(handle).is_err());
+        }),
+        ("elsewhere, left", |ex, guard| {
+            drop(ex.spawner().spawn(move || fails(guard)));
+        }),
+        ("inherited by a callback", |ex, guard| {
+            GUARD.sync_scope(guard, || drop(ex.call_soon(|| ())));
+        }),
+        ("inherited by a task that is cancelled", |ex, guard| {
+            let task = GUARD.sync_scope(guard, || ex.spawn(pending::<()>()));
+            task.add_done_callback(|_| ());
+            ex.run_until_stalled();
+            task.cancel();
+        }),
+    ];
+    quiet();
+    for policy in [ReportPolicy::OnFailure, ReportPolicy::IfUnretrieved] {
+        for (name, way) in ways {
+            let ex = Executor::builder().report(policy).build();
+            let (recorder, log) = (Recorder::on(&ex), DropLog::new());
+            way(&ex, log.guard("value").panics("boom in a value"));
+            ex.run_until_stalled();
+            let told = recorder.exceptions();
+            let of_value = told.iter().filter(|text| *text == "boom in a value");
+            assert_eq!(of_value.count(), 1, "{name}: {told:?}");
+            assert_eq!(log.len(), 1, "{name}");
+            check_accounting(&ex);
+        }
+    }
+}
+
+/// What was spawned, or made, where a value is set may panic when it is dropped. That is told, also while the thread unwinds.
+#[test]
+fn destructors_of_what_inherits_are_told_of() {
+    quiet();
+    for unwinds in [false, true] {
+        let (ex, log) = (Executor::new(), DropLog::new());
+        let recorder = Recorder::on(&ex);
+        let bomb = |name: &str| {
+            log.guard(name)
+                .panics_while_unwinding(format!("boom {name}"))
+        };
+        USER.sync_scope("a", || {
+            let held = bomb("in a task");
+            ex.spawn(holding(held, pending::<()>())).detach();
+            let held = bomb("in a callback");
+            ex.call_later(Duration::from_secs(1_000), move || drop(held));
+        });
+        ex.run_until_stalled();
+        if unwinds {
+            let unwound = catch_unwind(AssertUnwindSafe(move || {
+                let _ends = ex;
+                panic!("boom first")
+            }));
+            assert!(unwound.is_err());
+        } else {
+            drop(ex);
+        }
+        let told: Vec<_> = recorder.exceptions().into_iter().skip(1).collect();
+        assert_eq!(told, ["boom in a task", "boom in a callback"], "{unwinds}");
+    }
+}
+
+/// Where a scope's end panics after its code has returned or panicked, the first panic is the one that goes on, and what follows
+/// it is told: the value's, and that of what the code gave.
+#[test]
+fn what_follows_the_first_panic_of_a_scope_is_told() {
+    quiet();
+    let (ex, log) = (Executor::new(), DropLog::new());
+    let recorder = Recorder::on(&ex);
+    let bomb = |name: &str| {
+        log.guard(name)
+            .panics_while_unwinding(format!("boom {name}"))
+    };
+    ex.block_on(async {
+        let text = panic_message(|| GUARD.sync_scope(bomb("value"), || bomb("result")));
+        assert_eq!(text, "boom value");
+        let text = panic_message(|| GUARD.sync_scope(bomb("second value"), || panic!("boom code")));
+        assert_eq!(text, "boom code");
+    });
+    let told = ["boom result", "boom second value"];
+    assert_eq!(recorder.exceptions(), told);
+    recorder.take();
+
+    let result = bomb("output");
+    let future = holding(bomb("future"), async move { result });
+    ex.spawn(USER.scope("a", future)).detach();
+    ex.run_until_stalled();
+    assert_eq!(recorder.exceptions(), ["boom output", "boom future"]);
+    assert_eq!(log.len(), 5);
     check_accounting(&ex);
 }
 
