@@ -78,6 +78,14 @@ pub(crate) enum Op {
     /// Drives, by a tick of so many steps; 0: until it is stalled.
     Drive(u8),
     DropExecutor,
+    // Join sets, from anywhere.
+    OpenSet,
+    /// `try_join_next`.
+    TakeNext(u8),
+    /// `detach_all`.
+    LetGo(u8),
+    /// From a task: waits for the next outcome.
+    Next(u8),
 }
 
 /// How many scopes a task is in at once, at most.
@@ -163,6 +171,7 @@ pub(crate) enum Flow {
     Listen,
     End(usize, u8),
     Scope(u8),
+    Next(usize),
 }
 
 /// What ops can do. One implementation is the library, the other the reference.
@@ -200,6 +209,12 @@ pub(crate) trait World {
     fn size(&mut self, group: usize) -> Option<(usize, bool)>;
     fn limit(&mut self, group: usize, tasks: u8) -> Option<()>;
     fn can_end(&mut self, group: usize) -> bool;
+    fn open_set(&mut self);
+    /// The next task that has ended, and how.
+    fn take_next(&mut self, group: usize) -> Option<Option<(usize, &'static str)>>;
+    fn let_set_go(&mut self, group: usize) -> Option<()>;
+    /// Whether it is a set at hand, and of the executor that things are done to.
+    fn can_next(&mut self, group: usize) -> bool;
     /// The executor that things are done to.
     fn at(&self) -> usize;
     /// Goes to another executor, if there is one.
@@ -342,6 +357,26 @@ fn run_from(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -> Flow
                     }
                 }
             }
+            Op::OpenSet => world.open_set(),
+            Op::TakeNext(n) => {
+                if let Some(group) = named(n, world.groups()) {
+                    let taken = world.take_next(group);
+                    world.say(format!("{who:?} take next of {group}: {taken:?}"));
+                }
+            }
+            Op::LetGo(n) => {
+                if let Some(group) = named(n, world.groups()) {
+                    let done = world.let_set_go(group);
+                    world.say(format!("{who:?} let go {group}: {done:?}"));
+                }
+            }
+            Op::Next(n) if in_task => {
+                if let Some(group) = named(n, world.groups()) {
+                    if world.can_next(group) {
+                        return Flow::Next(group);
+                    }
+                }
+            }
             Op::Swap => world.go_to(1 - world.at()),
             Op::Drive(steps) => {
                 let done = world.drive(steps % 4);
@@ -359,6 +394,7 @@ fn run_from(world: &mut dyn World, who: Who, ops: &[Op], pc: &mut usize) -> Flow
             | Op::Sleep(_)
             | Op::Await(_)
             | Op::Fail
+            | Op::Next(_)
             | Op::End { .. } => {}
         }
     }
@@ -475,17 +511,21 @@ impl<C: Choices> Random<C> {
             60..=65 => Op::Scope(self.byte()),
             66..=71 => Op::Swap,
             72..=75 => Op::Drive(self.byte()),
-            _ => Op::DropExecutor,
+            76 => Op::DropExecutor,
+            77 | 78 => Op::OpenSet,
+            79 | 80 => Op::TakeNext(self.byte()),
+            81 => Op::LetGo(self.byte()),
+            _ => Op::Next(self.byte()),
         }
     }
 
     pub(crate) fn program(&mut self) -> Program {
         let scripts = 2 + self.below(6);
         let steps = 3 + self.below(10);
-        let kind = self.below(8);
-        // The basic ones; those of groups too; those of two executors too.
+        let kind = self.below(10);
+        // The basic ones; those of supervisors and scopes too; those of two executors too; all.
         let two = kind >= 4;
-        let ops_of = [40, 66, 77, 77][usize::from(kind / 2)];
+        let ops_of = [40, 66, 77, 77, 86][usize::from(kind / 2)];
         Program {
             if_unretrieved: kind % 2 == 0,
             two,

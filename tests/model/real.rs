@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use mainstay::{
     CallHandle, CallbackId, ContextKind, ExceptionContext, ExceptionError, ExceptionGroup,
-    Executor, InvalidState, JoinError, JoinHandle, LocalHandle, Outcome, Progress, ReportPolicy,
-    ShutdownReport, Sleep, Stats, Supervisor, TaskGroup, TaskId,
+    Executor, InvalidState, JoinError, JoinHandle, JoinSet, LocalHandle, Outcome, Progress,
+    ReportPolicy, ShutdownReport, Sleep, Stats, Supervisor, TaskGroup, TaskId,
 };
 
 use super::language::{DEPTH, FUEL, Flow, LAST_FUEL, Op, Program, Step, Who, World, run};
@@ -87,11 +87,13 @@ fn word(error: &JoinError) -> &'static str {
     }
 }
 
-#[derive(Clone)]
 enum Group {
     Supervisor(Supervisor),
     Scope(TaskGroup),
+    Set(JoinSet<Result<(), Failed>>),
 }
+
+type Ended = (TaskId, Result<Result<(), Failed>, JoinError>);
 
 /// Everything that a program has made. No borrow of it is held while the library is called.
 struct Table {
@@ -175,6 +177,7 @@ enum Mode {
         usize,
         Pin<Box<dyn Future<Output = Result<(), ExceptionGroup>>>>,
     ),
+    Joining(usize, Group),
 }
 
 impl Frame {
@@ -237,6 +240,20 @@ impl Frame {
                     };
                     world.say(format!("{number} left {group}: {result}"));
                 }
+                Mode::Joining(group, set) => {
+                    let group = *group;
+                    let Group::Set(joined) = set else {
+                        unreachable!("only a set is joined");
+                    };
+                    let Poll::Ready(next) = joined.poll_join_next(cx) else {
+                        return Poll::Pending;
+                    };
+                    let next = next.map(|ended| world.ended(&ended));
+                    world.say(format!("{number} next of {group}: {next:?}"));
+                    if let Mode::Joining(_, set) = std::mem::replace(&mut self.mode, Mode::Go) {
+                        world.0.groups.borrow_mut()[group] = Some(set);
+                    }
+                }
             }
             drop(std::mem::replace(&mut self.mode, Mode::Go));
             let script = world.0.program.script(self.script).clone();
@@ -267,12 +284,18 @@ impl Frame {
                     self.mode = Mode::Awaiting(other, handle.expect("it can be awaited"));
                 }
                 Flow::End(group, ms) => {
-                    let Some(Group::Supervisor(supervisor)) = world.group(group) else {
-                        unreachable!("it can be ended");
-                    };
-                    let end = supervisor.shutdown(Duration::from_millis(ms.into()));
-                    drop(supervisor);
+                    let end = world.with_group(group, |_, group| match group {
+                        Group::Supervisor(supervisor) => {
+                            supervisor.shutdown(Duration::from_millis(ms.into()))
+                        }
+                        Group::Scope(_) | Group::Set(_) => unreachable!("it can be ended"),
+                    });
+                    let end = end.expect("it can be ended");
                     self.mode = Mode::Ending(group, Box::pin(end));
+                }
+                Flow::Next(group) => {
+                    let set = world.0.groups.borrow_mut()[group].take();
+                    self.mode = Mode::Joining(group, set.expect("it can be joined"));
                 }
                 Flow::Scope(_) if self.depth == DEPTH => {}
                 Flow::Scope(script) => {
@@ -334,6 +357,17 @@ impl Future for Plain {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.0.poll(cx).map(drop)
+    }
+}
+
+/// What it returns is not looked into.
+struct Unjudged(Frame);
+
+impl Future for Unjudged {
+    type Output = Result<(), Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx).map(|_| Ok(()))
     }
 }
 
@@ -407,7 +441,7 @@ impl Real {
         format!("{numbers:?} cancelled {}", failures.is_cancelled())
     }
 
-    fn spawn_as(&mut self, script: u8, fallible: bool, group: Option<(&Group, usize)>) {
+    fn spawn_as(&mut self, script: u8, fallible: bool, group: Option<(&mut Group, usize)>) {
         let number = self.tasks();
         self.say(format!("spawn {number}"));
         let table = &self.0;
@@ -416,10 +450,7 @@ impl Real {
         table.wakers.borrow_mut().push(None);
         table.woken.borrow_mut().push(false);
         table.gone.borrow_mut().push(false);
-        let home = match group {
-            Some((_, home)) => home,
-            None => table.at.get(),
-        };
+        let home = group.as_ref().map_or(table.at.get(), |(_, home)| *home);
         table.homes.borrow_mut().push(home);
         let task = Frame {
             task: number,
@@ -440,15 +471,50 @@ impl Real {
                 Handle::Fallible(group.spawn_fallible(Fallible(task)))
             }
             (Some(Group::Scope(group)), false) => Handle::Plain(group.spawn(Plain(task))),
+            (Some(Group::Set(set)), fallible) => {
+                let id = if fallible {
+                    set.spawn_fallible(Fallible(task))
+                } else {
+                    set.spawn(Unjudged(task))
+                };
+                table.ids.borrow_mut().insert(id, number);
+                return;
+            }
         };
         let id = either!(&handle, handle => handle.id());
         table.ids.borrow_mut().insert(id, number);
         table.handles.borrow_mut()[number] = Some(handle);
     }
 
-    /// A clone, so that the group does not go while it is used.
-    fn group(&self, group: usize) -> Option<Group> {
-        self.0.groups.borrow()[group].clone()
+    /// Uses a group: a clone of it, so that it does not go meanwhile, or a set, which nobody else finds meanwhile.
+    fn with_group<R>(
+        &mut self,
+        group: usize,
+        f: impl FnOnce(&mut Self, &mut Group) -> R,
+    ) -> Option<R> {
+        let mut used = {
+            let mut groups = self.0.groups.borrow_mut();
+            match &groups[group] {
+                None => return None,
+                Some(Group::Supervisor(supervisor)) => Group::Supervisor(supervisor.clone()),
+                Some(Group::Scope(scope)) => Group::Scope(scope.clone()),
+                Some(Group::Set(_)) => groups[group].take()?,
+            }
+        };
+        let result = f(self, &mut used);
+        if matches!(used, Group::Set(_)) {
+            self.0.groups.borrow_mut()[group] = Some(used);
+        }
+        Some(result)
+    }
+
+    fn ended(&self, (task, outcome): &Ended) -> (usize, &'static str) {
+        let word = match outcome {
+            Ok(Ok(())) => "returned",
+            Ok(Err(Failed)) => "failed",
+            Err(error) => word(error),
+        };
+        (self.0.ids.borrow()[task], word)
     }
 }
 
@@ -630,19 +696,23 @@ impl World for Real {
 
     fn spawn_in(&mut self, group: usize, script: u8, fallible: bool) -> Option<()> {
         let home = self.0.group_homes.borrow()[group];
-        let group = self.group(group)?;
-        self.spawn_as(script, fallible, Some((&group, home)));
-        Some(())
+        self.with_group(group, |this, group| {
+            this.spawn_as(script, fallible, Some((group, home)));
+        })
     }
 
     fn abort(&mut self, group: usize) -> Option<bool> {
-        match self.group(group)? {
+        self.with_group(group, |_, group| match group {
             Group::Supervisor(group) => {
                 group.abort();
-                Some(true)
+                true
             }
-            Group::Scope(group) => Some(group.cancel()),
-        }
+            Group::Scope(group) => group.cancel(),
+            Group::Set(set) => {
+                set.cancel_all();
+                true
+            }
+        })
     }
 
     fn drop_group(&mut self, group: usize) -> Option<()> {
@@ -651,41 +721,76 @@ impl World for Real {
     }
 
     fn group_handler(&mut self, group: usize, script: Option<u8>) -> Option<()> {
-        let Group::Supervisor(supervisor) = self.group(group)? else {
-            return None;
-        };
         let home = self.0.group_homes.borrow()[group];
-        match script {
-            Some(script) => supervisor.set_exception_handler(move |_, context| {
-                tell(&format!("handler of {group}"), context);
-                act_script(Who::Handler, home, script);
-            }),
-            None => supervisor.clear_exception_handler(),
-        }
-        Some(())
+        self.with_group(group, |_, used| {
+            let Group::Supervisor(supervisor) = used else {
+                return None;
+            };
+            match script {
+                Some(script) => supervisor.set_exception_handler(move |_, context| {
+                    tell(&format!("handler of {group}"), context);
+                    act_script(Who::Handler, home, script);
+                }),
+                None => supervisor.clear_exception_handler(),
+            }
+            Some(())
+        })?
     }
 
     fn size(&mut self, group: usize) -> Option<(usize, bool)> {
-        Some(match self.group(group)? {
+        self.with_group(group, |_, group| match group {
             Group::Supervisor(group) => (group.len(), group.is_closed()),
             Group::Scope(group) => (group.len(), group.is_closed()),
+            Group::Set(set) => (set.len(), set.is_empty()),
         })
     }
 
     fn limit(&mut self, group: usize, tasks: u8) -> Option<()> {
-        match self.group(group)? {
+        self.with_group(group, |_, group| match group {
             Group::Supervisor(group) => {
                 group.limit(tasks.into());
             }
             Group::Scope(group) => {
                 group.limit(tasks.into());
             }
-        }
-        Some(())
+            Group::Set(set) => {
+                set.limit(tasks.into());
+            }
+        })
     }
 
     fn can_end(&mut self, group: usize) -> bool {
         matches!(self.0.groups.borrow()[group], Some(Group::Supervisor(_)))
+    }
+
+    fn open_set(&mut self) {
+        let set = JoinSet::new_in(&self.local());
+        self.0.groups.borrow_mut().push(Some(Group::Set(set)));
+        self.0.group_homes.borrow_mut().push(self.0.at.get());
+    }
+
+    fn take_next(&mut self, group: usize) -> Option<Option<(usize, &'static str)>> {
+        self.with_group(group, |this, group| {
+            let Group::Set(set) = group else { return None };
+            let next = set.try_join_next();
+            Some(next.map(|ended| this.ended(&ended)))
+        })?
+    }
+
+    fn let_set_go(&mut self, group: usize) -> Option<()> {
+        if !matches!(self.0.groups.borrow()[group], Some(Group::Set(_))) {
+            return None;
+        }
+        let set = self.0.groups.borrow_mut()[group].take();
+        if let Some(Group::Set(set)) = set {
+            set.detach_all();
+        }
+        Some(())
+    }
+
+    fn can_next(&mut self, group: usize) -> bool {
+        self.0.group_homes.borrow()[group] == self.0.at.get()
+            && matches!(self.0.groups.borrow()[group], Some(Group::Set(_)))
     }
 
     fn at(&self) -> usize {

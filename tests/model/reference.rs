@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
-use groups::Group;
+use groups::{Group, Kind};
 
 use super::language::{FUEL, Flow, Op, Program, Step, Who, World, run};
 
@@ -17,6 +17,8 @@ mod ending;
 mod groups;
 #[path = "reference/scopes.rs"]
 mod scopes;
+#[path = "reference/sets.rs"]
+mod sets;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -38,6 +40,8 @@ enum Mode {
     Ending(usize),
     /// In the scope of a task group. While there is a body, its frame is the next one.
     Scoped(usize),
+    /// For the next outcome of a set.
+    Joining(usize),
 }
 
 /// A script that a task runs: its own, or the body of a scope that it is in.
@@ -92,6 +96,8 @@ struct Task {
     asks: bool,
     /// It is woken when it is.
     listens: bool,
+    /// So are those who poll these sets: the set, and who polled it last.
+    listeners: Vec<(usize, usize)>,
     told: bool,
     read: bool,
     /// It has callbacks, or a reason: it is settled when the loop settles.
@@ -439,9 +445,13 @@ impl World for Model<'_> {
     }
 
     fn abort(&mut self, group: usize) -> Option<bool> {
-        self.with_group(group, |this| match this.groups[group].scope {
-            Some(_) => this.cancel_scope(group),
-            None => {
+        self.with_group(group, |this| match this.groups[group].kind() {
+            Kind::Scope => this.cancel_scope(group),
+            Kind::Set => {
+                this.bury_members(group);
+                true
+            }
+            Kind::Supervisor => {
                 this.abort_group(group);
                 true
             }
@@ -454,7 +464,7 @@ impl World for Model<'_> {
     }
 
     fn group_handler(&mut self, group: usize, script: Option<u8>) -> Option<()> {
-        if self.groups[group].scope.is_some() {
+        if self.groups[group].kind() != Kind::Supervisor {
             return None;
         }
         self.with_group(group, |this| this.groups[group].handler = script)
@@ -469,7 +479,32 @@ impl World for Model<'_> {
     }
 
     fn can_end(&mut self, group: usize) -> bool {
-        self.groups[group].at_hand && self.groups[group].scope.is_none()
+        self.groups[group].at_hand && self.groups[group].kind() == Kind::Supervisor
+    }
+
+    fn open_set(&mut self) {
+        self.groups.push(Group::set(self.at));
+    }
+
+    fn take_next(&mut self, group: usize) -> Option<Option<(usize, &'static str)>> {
+        if self.groups[group].kind() != Kind::Set {
+            return None;
+        }
+        self.with_group(group, |this| this.try_next(group))
+    }
+
+    fn let_set_go(&mut self, group: usize) -> Option<()> {
+        if self.groups[group].kind() != Kind::Set || !self.groups[group].at_hand {
+            return None;
+        }
+        self.groups[group].at_hand = false;
+        self.on(self.groups[group].home, |this| this.let_members_go(group));
+        Some(())
+    }
+
+    fn can_next(&mut self, group: usize) -> bool {
+        let group = &self.groups[group];
+        group.kind() == Kind::Set && group.at_hand && group.home == self.at
     }
 
     fn at(&self) -> usize {
@@ -637,8 +672,12 @@ impl<'a> Model<'a> {
         if !self.groups[group].at_hand {
             return None;
         }
+        let is_set = self.groups[group].kind() == Kind::Set;
+        // A set is at nobody else's hand while it is used.
+        self.groups[group].at_hand = !is_set;
         self.hold(group);
         let result = self.on(self.groups[group].home, f);
+        self.groups[group].at_hand |= is_set;
         self.let_go(group);
         Some(result)
     }
@@ -664,6 +703,7 @@ impl<'a> Model<'a> {
             requested: self.shutting,
             asks: false,
             listens: false,
+            listeners: Vec::new(),
             told: false,
             read: false,
             aside: false,
@@ -704,7 +744,10 @@ impl<'a> Model<'a> {
             }
         }
         self.tasks[n].known = true;
-        self.tasks[n].place = Place::Table;
+        match group.filter(|group| self.groups[*group].kind() == Kind::Set) {
+            Some(set) => self.put_in_set(set, n),
+            None => self.tasks[n].place = Place::Table,
+        }
     }
 
     fn say_counts(&mut self) {

@@ -212,6 +212,7 @@ impl Model<'_> {
                 Scoped::Over => true,
                 Scoped::Panicked => return Some(Flow::Panic),
             },
+            Mode::Joining(group) => self.poll_next(task, group),
         };
         if !ready {
             return None;
@@ -262,6 +263,13 @@ impl Model<'_> {
                     *self.mode(task, frame) = Mode::Ending(group);
                     self.begin_end(group, task, ms);
                     if !self.poll_for_end(task, group) {
+                        return None;
+                    }
+                }
+                Flow::Next(group) => {
+                    self.groups[group].at_hand = false;
+                    *self.mode(task, frame) = Mode::Joining(group);
+                    if !self.poll_next(task, group) {
                         return None;
                     }
                 }

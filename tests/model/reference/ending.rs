@@ -39,6 +39,10 @@ impl Model<'_> {
                 false
             }
             Mode::Scoped(group) => self.drop_scope(task, frame, group),
+            Mode::Joining(group) => {
+                self.let_go(group);
+                false
+            }
             Mode::Go | Mode::Yielded | Mode::Waiting | Mode::Listening => false,
         };
         let program = self.program;
@@ -237,7 +241,7 @@ impl Model<'_> {
                     let kind = self.kind_at_failure().unwrap_or("TaskFailed");
                     self.report_task_to(group, task, kind);
                 }
-                Some(Custody::Keep) => {}
+                Some(Custody::Keep | Custody::Note) => {}
             }
         }
         let queue: VecDeque<usize> = std::mem::take(&mut self.tasks[task].callbacks).into();

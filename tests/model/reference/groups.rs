@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::scopes::Scope;
+use super::sets::Set;
 use super::{ALL, Body, End, Entry, Model, Target};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,15 @@ pub(super) enum Custody {
     Tell,
     /// The group has it.
     Keep,
+    /// It stays with the handle, which the group has.
+    Note,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Supervisor,
+    Scope,
+    Set,
 }
 
 /// How the members ended since the group is ending.
@@ -44,8 +54,9 @@ pub(super) struct Group {
     pub(super) members: Vec<usize>,
     limit: usize,
     pub(super) phase: Phase,
-    /// What a task group has besides; a supervisor has what follows.
+    /// What a task group or a set has besides; a supervisor has what follows.
     pub(super) scope: Option<Scope>,
+    pub(super) set: Option<Set>,
     pub(super) handler: Option<u8>,
     /// It is where everybody finds it.
     pub(super) at_hand: bool,
@@ -73,7 +84,8 @@ impl Group {
             members: Vec::new(),
             limit: ALL,
             phase: Phase::Open,
-            scope: host.map(Scope::new),
+            scope: host.map(|host| Scope::new(Some(host))),
+            set: None,
             handler: None,
             at_hand: true,
             owners: 1,
@@ -90,7 +102,26 @@ impl Group {
         }
     }
 
+    pub(super) fn set(home: usize) -> Self {
+        Group {
+            scope: Some(Scope::new(None)),
+            set: Some(Set::default()),
+            ..Group::new(home, None)
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match (&self.scope, &self.set) {
+            (_, Some(_)) => Kind::Set,
+            (Some(_), None) => Kind::Scope,
+            (None, None) => Kind::Supervisor,
+        }
+    }
+
     pub(super) fn size(&self) -> (usize, bool) {
+        if let Some(set) = &self.set {
+            return (set.len(), set.len() == 0);
+        }
         (self.members.len(), self.refuses())
     }
 
@@ -99,10 +130,11 @@ impl Group {
     }
 
     pub(super) fn custody(&self) -> Custody {
-        match (&self.scope, self.phase) {
-            (None, _) => Custody::Tell,
-            (Some(_), Phase::Over) => Custody::Policy,
-            (Some(_), _) => Custody::Keep,
+        match (self.kind(), self.phase) {
+            (Kind::Supervisor, _) => Custody::Tell,
+            (_, Phase::Over) => Custody::Policy,
+            (Kind::Scope, _) => Custody::Keep,
+            (Kind::Set, _) => Custody::Note,
         }
     }
 
@@ -121,9 +153,16 @@ impl Model<'_> {
     /// One less has it; the last aborts it.
     pub(super) fn let_go(&mut self, group: usize) {
         self.groups[group].owners -= 1;
-        if self.groups[group].owners == 0 && self.groups[group].scope.is_none() {
-            self.on(self.groups[group].home, |this| this.abort_group(group));
+        if self.groups[group].owners > 0 {
+            return;
         }
+        self.on(self.groups[group].home, |this| {
+            match this.groups[group].kind() {
+                Kind::Supervisor => this.abort_group(group),
+                Kind::Set => this.drop_set(group),
+                Kind::Scope => {}
+            }
+        });
     }
 
     /// Drops a future that the group does not take. What its destructor spawns likewise goes after it.
@@ -181,8 +220,10 @@ impl Model<'_> {
             self.count_asking(group, false);
         }
         self.groups[group].members.retain(|member| *member != task);
-        if self.groups[group].scope.is_some() {
-            return self.left_scope(group);
+        match self.groups[group].kind() {
+            Kind::Supervisor => {}
+            Kind::Scope => return self.left_scope(group),
+            Kind::Set => return self.left_set(group, task),
         }
         self.release(group);
         self.left_supervisor(group, task);
@@ -272,8 +313,12 @@ impl Model<'_> {
         if t.end.is_some() || std::mem::replace(&mut t.requested, true) {
             return;
         }
+        let listeners = std::mem::take(&mut t.listeners);
         if t.listens {
             self.wake_and_prod(task);
+        }
+        for (_, listener) in listeners {
+            self.wake_and_prod(listener);
         }
     }
 

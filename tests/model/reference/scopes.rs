@@ -2,18 +2,18 @@
 
 use crate::language::{Flow, World};
 
-use super::groups::{Custody, Phase};
+use super::groups::{Custody, Kind, Phase};
 use super::{End, Item, Mode, Model};
 
 /// What a task group has besides its members.
 pub(super) struct Scope {
-    /// The task that is in it.
-    host: usize,
+    /// The task that is in it, or that polled the set first.
+    pub(super) host: Option<usize>,
     /// The host was asked to end, and so are all members.
     pub(super) requested: bool,
     pub(super) host_asks: bool,
-    /// The host is to be woken.
-    waits: bool,
+    /// Who is to be woken.
+    pub(super) awaiter: Option<usize>,
     /// For the members alone.
     waits_for_members: bool,
     /// The body has returned, and well.
@@ -35,12 +35,12 @@ pub(super) enum Scoped {
 }
 
 impl Scope {
-    pub(super) fn new(host: usize) -> Self {
+    pub(super) fn new(host: Option<usize>) -> Self {
         Scope {
             host,
             requested: false,
             host_asks: false,
-            waits: false,
+            awaiter: None,
             waits_for_members: false,
             value: false,
             error: false,
@@ -52,9 +52,9 @@ impl Scope {
 }
 
 impl Model<'_> {
-    fn scope(&mut self, group: usize) -> &mut Scope {
+    pub(super) fn scope(&mut self, group: usize) -> &mut Scope {
         let scope = self.groups[group].scope.as_mut();
-        scope.expect("it is a task group")
+        scope.expect("it is no supervisor")
     }
 
     fn has_body(&self, task: usize, frame: usize) -> bool {
@@ -63,7 +63,7 @@ impl Model<'_> {
 
     /// Polls the scope that a frame of a task is in.
     pub(super) fn poll_scope(&mut self, task: usize, frame: usize, group: usize) -> Scoped {
-        self.scope(group).waits = true;
+        self.scope(group).awaiter = Some(task);
         if !self.scope(group).requested {
             if self.tasks[task].requested {
                 self.scope(group).requested = true;
@@ -133,8 +133,8 @@ impl Model<'_> {
     /// All is over; the host is told what came of it.
     fn finish_scope(&mut self, group: usize) -> String {
         self.groups[group].phase = Phase::Over;
-        self.scope(group).waits = false;
-        self.settle_asking(group);
+        self.scope(group).awaiter = None;
+        self.leave_host(group);
         let failures = std::mem::take(&mut self.scope(group).failures);
         let mut told: Vec<String> = failures.iter().map(usize::to_string).collect();
         if self.scope(group).error {
@@ -157,9 +157,9 @@ impl Model<'_> {
         if std::mem::replace(&mut self.groups[group].phase, Phase::Over) == Phase::Over {
             return;
         }
-        self.scope(group).waits = false;
+        self.scope(group).awaiter = None;
         self.bury_members(group);
-        self.stop_asking(group);
+        self.leave_host(group);
         for task in std::mem::take(&mut self.scope(group).failures) {
             self.not_handed_on(Some(task));
         }
@@ -193,9 +193,8 @@ impl Model<'_> {
     }
 
     pub(super) fn wake_scope(&mut self, group: usize) {
-        if std::mem::take(&mut self.scope(group).waits) {
-            let host = self.scope(group).host;
-            self.wake_and_prod(host);
+        if let Some(awaiter) = self.scope(group).awaiter.take() {
+            self.wake_and_prod(awaiter);
         }
     }
 
@@ -204,12 +203,13 @@ impl Model<'_> {
     /// Gives whom to wake.
     pub(super) fn member_failed(&mut self, task: usize) -> Option<usize> {
         let group = self.tasks[task].group?;
-        self.groups[group].scope.as_ref()?;
+        if self.groups[group].kind() != Kind::Scope {
+            return None;
+        }
         if self.groups[group].phase == Phase::Open {
             self.groups[group].phase = Phase::Failed;
         }
-        let host = self.scope(group).host;
-        std::mem::take(&mut self.scope(group).waits).then_some(host)
+        self.scope(group).awaiter.take()
     }
 
     /// A failure that nobody was told of goes to the group; if its scope is over, it is one like any other.
@@ -219,7 +219,7 @@ impl Model<'_> {
             return;
         };
         match self.groups[group].custody() {
-            Custody::Tell => {}
+            Custody::Tell | Custody::Note => {}
             Custody::Policy => {
                 if let (Some(kind), false) = (self.kind_at_failure(), self.tasks[task].read) {
                     self.report_task(task, kind);
@@ -240,8 +240,7 @@ impl Model<'_> {
         }
         let over = self.groups[group].members.is_empty();
         let scope = self.scope(group);
-        let woken = scope.waits_for_members && over && std::mem::take(&mut scope.waits);
-        woken.then_some(scope.host)
+        scope.awaiter.take_if(|_| scope.waits_for_members && over)
     }
 
     // --- asking -----------------------------------------------------------------------------------------------------
@@ -250,22 +249,28 @@ impl Model<'_> {
         let Some(scope) = &mut self.groups[group].scope else {
             return;
         };
-        let host = scope.host;
+        let Some(host) = scope.host else { return };
         if !std::mem::replace(&mut scope.host_asks, true) {
             self.count_asker(host, true);
         }
     }
 
     /// The scope was polled: if no member asks any more, neither does the host.
-    fn settle_asking(&mut self, group: usize) {
+    pub(super) fn settle_asking(&mut self, group: usize) {
         if self.groups[group].asking == 0 {
             self.stop_asking(group);
         }
     }
 
+    /// It is over: no task answers for the members any more.
+    pub(super) fn leave_host(&mut self, group: usize) {
+        self.stop_asking(group);
+        self.scope(group).host = None;
+    }
+
     fn stop_asking(&mut self, group: usize) {
-        let host = self.scope(group).host;
-        if std::mem::take(&mut self.scope(group).host_asks) {
+        let asks = std::mem::take(&mut self.scope(group).host_asks);
+        if let (Some(host), true) = (self.scope(group).host, asks) {
             self.count_asker(host, false);
         }
     }
