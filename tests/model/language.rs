@@ -143,7 +143,8 @@ impl Program {
 
 /// How many ops one program does at most, so that none goes on for ever.
 pub(crate) const FUEL: u32 = 300;
-/// How many ops are left at most when a shutdown begins: fewer than the rounds after which it refuses tasks.
+/// How many ops are left at most when a shutdown begins: fewer than the rounds after which it refuses tasks. And when an
+/// executor is dropped, on which destructors that spawn their like nest.
 pub(crate) const LAST_FUEL: u32 = 60;
 
 /// Who acts.

@@ -819,6 +819,7 @@ impl World for Real {
             return None;
         }
         let executor = self.0.executors.borrow_mut()[at].take()?;
+        self.0.fuel.set(self.0.fuel.get().min(LAST_FUEL));
         self.0.driven.borrow_mut()[at] = true;
         drop(executor);
         self.0.driven.borrow_mut()[at] = false;

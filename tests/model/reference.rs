@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 
 use groups::{Group, Kind};
 
-use super::language::{FUEL, Flow, Op, Program, Step, Who, World, run};
+use super::language::{FUEL, Flow, LAST_FUEL, Op, Program, Step, Who, World, run};
 
 // Said in full: the fuzzer includes this file by its path.
 #[path = "reference/driving.rs"]
@@ -524,7 +524,10 @@ impl World for Model<'_> {
 
     fn drop_executor(&mut self) -> Option<()> {
         let can = !self.driven && !self.closed;
-        can.then(|| self.close())
+        can.then(|| {
+            self.fuel = self.fuel.min(LAST_FUEL);
+            self.close();
+        })
     }
 }
 
