@@ -145,8 +145,9 @@ impl<'a> Driven<'a> {
             debug_assert!(header.has(QUEUED));
             let flags = header.flags.get() ^ QUEUED;
             header.flags.set(flags);
-            // Running: its destructor, which runs between two drives, drives.
-            if flags & (ENDED | HELD_BACK | RUNNING) != 0 {
+            // Running: its destructor, which runs between two drives, drives. Cancelled: the same, and it is to go after
+            // that one, by the hand of whoever asked.
+            if flags & (ENDED | HELD_BACK | RUNNING | CANCEL) != 0 {
                 self.skip(slot, header);
                 continue;
             }

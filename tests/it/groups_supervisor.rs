@@ -1666,6 +1666,28 @@ fn a_member_that_drives_whoever_ends_its_supervisor_keeps_its_grace() {
     assert!(matches!(member.result(), Ok(Ok(()))), "{member:?}");
 }
 
+/// Between drives too, whatever the destructor of one that goes does: those that are to go after it are polled no more.
+#[test]
+fn who_is_to_go_is_not_polled_by_a_destructor_that_drives() {
+    let ex = Rc::new(Executor::new());
+    let s = Supervisor::new_in(&ex.handle());
+    let own = Rc::clone(&ex);
+    let drives = on_drop(move || drop(own.run_until_stalled()));
+    s.spawn(holding(drives, pending::<()>())).detach();
+    let polls = Rc::new(Cell::new(0));
+    for _ in 0..2 {
+        let polls = Rc::clone(&polls);
+        s.spawn(async move {
+            polls.set(polls.get() + 1);
+            pending::<()>().await;
+        })
+        .detach();
+    }
+    s.abort();
+    assert_eq!((ex.len(), polls.get()), (0, 0));
+    assert_eq!(ex.stats().cancelled, 3);
+}
+
 /// `Debug` and the errors' texts say what there is, and nothing is logged besides.
 #[test]
 fn a_quiet_supervisor_logs_nothing() {

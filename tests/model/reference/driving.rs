@@ -132,7 +132,7 @@ impl Model<'_> {
             Entry::Task(task) => {
                 self.tasks[task].queued = false;
                 let t = &self.tasks[task];
-                if t.end.is_some() || t.held || t.running {
+                if t.end.is_some() || t.held || t.running || t.cancel {
                     return false;
                 }
                 self.counts.polls += 1;
