@@ -186,5 +186,36 @@ pub(crate) fn all() -> Vec<Program> {
                 Step::BlockOn(3),
             ],
         ),
+        // A supervisor is aborted between drives, and the destructor of its first member drives: the other, which is to go
+        // too, is polled no more.
+        two_executors(
+            false,
+            &[
+                (
+                    &[
+                        Op::Supervise,
+                        Op::SpawnIn {
+                            group: 0,
+                            script: 1,
+                            fallible: false,
+                        },
+                        Op::SpawnIn {
+                            group: 0,
+                            script: 2,
+                            fallible: false,
+                        },
+                        Op::Spawn {
+                            script: 2,
+                            fallible: false,
+                        },
+                        Op::Abort(0),
+                    ],
+                    &[],
+                ),
+                (&[Op::Wait], &[Op::Drive(0)]),
+                (&[Op::Wait], &[]),
+            ],
+            &[Step::Do(0)],
+        ),
     ]
 }
