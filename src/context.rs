@@ -23,6 +23,7 @@ use crate::report::{self, ContextKind, ExceptionContext, Installed};
 use crate::scheduler::counters::Stats;
 use crate::scheduler::{ENDLESS, GONE, Scheduler};
 use crate::task::TaskInfo;
+use crate::unwind::catch_drop;
 
 /// An exception handler as [`Executor::exception_handler`](crate::Executor::exception_handler) gives it back: to be
 /// wrapped, or put in place again.
@@ -167,8 +168,14 @@ impl<'env> LocalHandle<'env> {
         &self,
         handler: impl Fn(&LocalHandle<'static>, &ExceptionContext<'_>) + 'static,
     ) {
-        if let Some(scheduler) = self.live() {
-            set_handler(&scheduler, Some(Rc::new(handler)));
+        match self.live() {
+            Some(scheduler) => set_handler(&scheduler, Some(Rc::new(handler))),
+            None => {
+                // User code: Drop of the handler's captures.
+                if let Err(panic) = catch_drop(handler) {
+                    driving::tell_destructor(panic, None);
+                }
+            }
         }
     }
 

@@ -99,6 +99,25 @@ fn the_captures_of_a_callback_for_an_executor_that_is_gone_are_dropped_contained
     drops.assert(&["captured", "captured"]);
 }
 
+// P3: the same of a handler that comes too late. Found by `fuzz/fuzz_targets/anything`.
+#[test]
+fn the_captures_of_a_handler_for_an_executor_that_is_gone_are_dropped_contained() {
+    quiet();
+    let log = LogCapture::start();
+    let drops = DropLog::new();
+    let ex = Executor::new();
+    let local = ex.handle();
+    drop(ex);
+    let captured = drops.guard("captured").panics("boom in the captures");
+    contained(|| {
+        local.set_exception_handler(move |_, _| {
+            let _captured = &captured;
+        });
+    });
+    assert!(log.only().text.contains("boom in the captures"));
+    drops.assert(&["captured"]);
+}
+
 type Scope = Pin<Box<dyn Future<Output = bool>>>;
 
 /// A group's scope, polled once with `waker`, of an executor that is gone. Gives whether the group was cancelled.
