@@ -3,13 +3,15 @@
 //! The only thread-local besides that of `waker`; everything that means "the running executor" asks here.
 
 use std::cell::RefCell;
+use std::future;
+use std::pin::pin;
 use std::rc::Rc;
 
 use crate::locals;
 use crate::report;
 use crate::scheduler::Scheduler;
 use crate::task::TaskInfo;
-use crate::unwind::{self, Panic, Watch};
+use crate::unwind::{self, Panic, Watch, catch, catch_drop};
 
 thread_local! {
     /// Outermost first.
@@ -78,6 +80,28 @@ pub(crate) fn tell_destructor(panic: Box<Panic>, task: Option<&TaskInfo>) {
         Some(scheduler) => scheduler.tell_destructor(panic, task),
         None => report::default_destructor(panic, task.cloned()),
     }
+}
+
+/// Makes a future and awaits it. If its destructor panics, its output is dropped: the compiler leaks the value of a block
+/// whose locals panic as they go.
+pub(crate) async fn await_made<F: Future>(make: impl FnOnce() -> F) -> F::Output {
+    // User code: the closure.
+    let mut future = pin!(Some(make()));
+    let output = future::poll_fn(|cx| match future.as_mut().as_pin_mut() {
+        // User code: Future::poll.
+        Some(future) => future.poll(cx),
+        None => unreachable!("it is there until it is ready"),
+    })
+    .await;
+    // User code: Drop of the future.
+    if let Err(mut panic) = catch(|| future.set(None)) {
+        // User code: Drop of the output.
+        if let Err(second) = catch_drop(output) {
+            panic.push(second);
+        }
+        unwind::unwind(*panic, |panic| tell_destructor(panic, None));
+    }
+    output
 }
 
 /// A snapshot in which a task is shown as it is while its code runs.

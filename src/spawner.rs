@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::arena::cell::{Fallible, Judge, Plain};
 use crate::arena::insert::fresh_id;
 use crate::context::LocalHandle;
+use crate::driving;
 use crate::remote::handover::Handover;
 use crate::remote_handle::RemoteHandle;
 use crate::scheduler::Scheduler;
@@ -82,7 +83,7 @@ where
             ..
         } = *self;
         // The closure is called by the task's first poll, so that its panic is the task's.
-        let future = async move { make().await };
+        let future = driving::await_made(make);
         scheduler.spawn_for::<_, J>(promise, id, future, location);
     }
 

@@ -150,7 +150,7 @@ where
             builder = builder.name(Arc::clone(name));
         }
         // The factory is called in the task, so that its panic is the task's.
-        let attempt = builder.insert::<_, J>(async move { make().await }, location);
+        let attempt = builder.insert::<_, J>(driving::await_made(move || make()), location);
         let outcome = attempt.cancel_on_drop().await;
         let restart = is_to_restart::<F::Output, J>(&outcome, &policy);
         // User code: Drop of the output, or of the panic's payload.

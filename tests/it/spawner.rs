@@ -4,9 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::future::{pending, ready};
 use std::panic::panic_any;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
@@ -400,6 +402,38 @@ fn what_was_not_begun_is_dropped_at_home_and_reported_and_reads_as_cancelled() {
         assert_eq!(report.task, Some(format!("Task-{id}")));
         assert!(report.handle_held);
     });
+}
+
+/// Returns what it has, and its destructor panics.
+struct PanicsWhenDropped(Arc<()>);
+
+impl Future for PanicsWhenDropped {
+    type Output = Arc<()>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Arc<()>> {
+        Poll::Ready(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic_any(Boom("in the destructor"));
+    }
+}
+
+// P2: the task has failed, and its output was dropped. It was leaked. Found by `fuzz/fuzz_targets/anything`.
+#[test]
+fn an_output_is_dropped_when_the_destructor_of_its_future_panics() {
+    quiet();
+    let ex = Executor::new();
+    ex.set_exception_handler(|_, _| {});
+    let output = Arc::new(());
+    let copy = Arc::clone(&output);
+    let handle = ex.spawner().spawn(move || PanicsWhenDropped(copy));
+    ex.run_until_stalled();
+    assert_eq!(ex.stats().failed, 1);
+    assert_eq!(Arc::strong_count(&output), 1);
+    drop(handle);
 }
 
 // P3, P2: the destructor of a closure that was never called panics; the task has failed and the others end all the same.
