@@ -626,7 +626,7 @@ fn what_comes_when_nothing_is_left_is_dropped_contained() {
     assert_eq!(capture.records().len(), 0);
 
     let future = holding(log.guard("future").panics("boom future"), pending::<()>());
-    assert_eq!(local.spawn(future).result().unwrap().is_err(), true);
+    assert!(local.spawn(future).result().unwrap().is_err());
     let payload = log.guard("payload").panics("boom payload");
     let captures = on_drop(move || panic_any(payload));
     taken.add_done_callback(move |_| drop(captures));

@@ -948,7 +948,8 @@ fn a_parent_whose_scope_is_over_is_not_waited_for() {
     async fn child() {
         futures_select(Box::pin(cancel_requested()), Box::pin(sleep(SECOND))).await;
     }
-    let scopes: [(&str, fn() -> Boxed); 5] = [
+    type Scope = (&'static str, fn() -> Boxed);
+    let scopes: [Scope; 5] = [
         ("group", || {
             Box::pin(async {
                 let scope = TaskGroup::scope(async |g| g.spawn(child()).detach());
@@ -1672,7 +1673,9 @@ fn who_is_to_go_is_not_polled_by_a_destructor_that_drives() {
     let ex = Rc::new(Executor::new());
     let s = Supervisor::new_in(&ex.handle());
     let own = Rc::clone(&ex);
-    let drives = on_drop(move || drop(own.run_until_stalled()));
+    let drives = on_drop(move || {
+        own.run_until_stalled();
+    });
     s.spawn(holding(drives, pending::<()>())).detach();
     let polls = Rc::new(Cell::new(0));
     for _ in 0..2 {

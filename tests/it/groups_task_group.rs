@@ -1601,7 +1601,7 @@ fn a_raised_limit_lets_the_others_begin() {
     let mut refused = pin!(TaskGroup::scope(async |g| {
         g.limit(0);
     }));
-    let text = crate::support::panic_message(|| ex.block_on(refused.as_mut()));
+    let text = panic_message(|| ex.block_on(refused.as_mut()));
     assert!(text.contains("limit of 0"), "{text}");
 }
 

@@ -113,7 +113,8 @@ fn the_host_is_told_what_any_drive_leaves() {
         || mainstay::spawn(yield_n(10)).detach(),
         || mainstay::spawn(sleep(Duration::from_secs(1_000))).detach(),
     ];
-    let drives: [fn(&Executor<'static>, Rc<dyn Fn()>); 3] = [
+    type Drive = fn(&Executor<'static>, Rc<dyn Fn()>);
+    let drives: [Drive; 3] = [
         |ex, leave| {
             ex.block_on(async {
                 leave();

@@ -511,7 +511,11 @@ fn the_alarm_of_a_guest_goes_with_it() {
             });
             let mut guest = Box::pin(guest);
             if left {
-                poll_fn(|cx| Poll::Ready(drop(guest.as_mut().poll(cx)))).await;
+                poll_fn(|cx| {
+                    assert!(guest.as_mut().poll(cx).is_pending());
+                    Poll::Ready(())
+                })
+                .await;
             } else {
                 guest.await;
             }

@@ -571,8 +571,8 @@ fn a_wake_from_elsewhere_ends_a_wait_for_a_deadline() {
         let (sender, receiver) = async_channel::bounded(1);
         let task = ex.spawn(async move { receiver.recv().await });
         ex.run_until_stalled();
-        let thread = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(10));
+        let thread = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(10));
             sender.send_blocking(7).unwrap();
         });
         assert_eq!(ex.block_on(task).unwrap(), Ok(7));
@@ -614,7 +614,9 @@ fn a_shuffled_pass_has_a_seeded_order() {
 #[test]
 fn every_pass_is_shuffled_anew() {
     let drives: [fn(&Executor<'static>); 3] = [
-        |ex| drop(ex.run_until_stalled()),
+        |ex| {
+            ex.run_until_stalled();
+        },
         |ex| ex.block_on(ex.idle()),
         |ex| while ex.tick(20).more {},
     ];
