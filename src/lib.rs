@@ -81,6 +81,7 @@ mod unwind;
 mod wide;
 
 mod exception;
+mod exception_context;
 mod listeners;
 mod locals;
 mod park;
@@ -140,6 +141,7 @@ pub use context::{
 pub use driving::install_panic_hook;
 pub use error::{ExceptionError, InvalidState, JoinError, Stopped, TaskError};
 pub use exception::Exception;
+pub use exception_context::{ContextKind, ExceptionContext, ExceptionContextBuilder};
 pub use executor::{Executor, Progress};
 pub use group::as_completed::{AsCompleted, as_completed, as_completed_with_limit};
 pub use group::batch::{Batch, Handles, handles};
@@ -155,9 +157,7 @@ pub use group::supervisor::Supervisor;
 pub use group::task_group::TaskGroup;
 pub use join::{CancelOnDrop, JoinHandle};
 pub use remote_handle::RemoteHandle;
-pub use report::{
-    ContextKind, ExceptionContext, ExceptionContextBuilder, set_default_exception_handler,
-};
+pub use report::set_default_exception_handler;
 pub use request::cancel_requested;
 pub use scheduler::counters::Stats;
 pub use scheduler::policy::ReportPolicy;

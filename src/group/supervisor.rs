@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::arena::cell::{Fallible, Judge, Plain};
 use crate::context::{LocalHandle, TaskBuilder};
 use crate::driving;
+use crate::exception_context::ExceptionContext;
 use crate::join::JoinHandle;
-use crate::report::ExceptionContext;
 use crate::scheduler::shutting::ShutdownReport;
 use crate::unwind;
 

@@ -7,8 +7,8 @@ use crate::arena::TaskRef;
 use crate::arena::ended::Pinned;
 use crate::completion::{CallbackId, Completion, DoneCallback, End, Extras, Outcome};
 use crate::exception::Exception;
+use crate::exception_context::ContextKind;
 use crate::locals::{self, Locals};
-use crate::report::ContextKind;
 use crate::task::{TaskId, TaskInfo};
 use crate::unwind::{Panic, catch, catch_drop};
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use crate::arena::afterlife::MAX_AFTERLIFE;
 use crate::arena::driven::Driven;
 use crate::arena::{CancelState, TaskRef};
-use crate::report::ContextKind;
+use crate::exception_context::ContextKind;
 
 use super::{ENDLESS, Scheduler};
 

@@ -1,7 +1,8 @@
 //! The end of an executor: every task ends, everything is told.
 
 use crate::arena::driven::Driven;
-use crate::report::{ContextKind, ExceptionContext, has_process_handler, write_record};
+use crate::exception_context::{ContextKind, ExceptionContext};
+use crate::report::{has_process_handler, write_record};
 
 use super::{Phase, Scheduler};
 

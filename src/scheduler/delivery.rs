@@ -18,9 +18,10 @@ use crate::arena::cell::Judge;
 use crate::arena::claim::{Claim, Taken};
 use crate::completion::{Awaiter, Deliver, Delivery, Looked, Owed};
 use crate::exception::Exception;
+use crate::exception_context::{ContextKind, ExceptionContext};
 use crate::locals::Locals;
 use crate::remote::handover::{Delivered, Handover, Look};
-use crate::report::{self, ContextKind, ExceptionContext};
+use crate::report;
 use crate::task::{Name, TaskId, TaskInfo, TaskState};
 use crate::unwind::catch_drop;
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::completion::Completion;
-use crate::report::ContextKind;
+use crate::exception_context::ContextKind;
 use crate::task::TaskInfo;
 use crate::unwind::{catch, catch_drop};
 

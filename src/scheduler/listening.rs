@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::task::Waker;
 
+use crate::exception_context::ContextKind;
 use crate::listeners::Listeners;
-use crate::report::ContextKind;
 use crate::unwind::{catch, catch_drop};
 
 use super::Scheduler;

@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::rc::Rc;
 
+use crate::exception_context::ContextKind;
 use crate::remote::inbox::Inbox;
-use crate::report::ContextKind;
 use crate::unwind::catch;
 
 use super::Scheduler;

@@ -39,11 +39,12 @@ use crate::arena::claim::Claim;
 use crate::arena::owner::Gate;
 use crate::arena::{Arena, TaskRef};
 use crate::completion::{CallbackId, Group};
+use crate::exception_context::ContextKind;
 use crate::home;
 use crate::listeners::Listeners;
 use crate::locals;
 use crate::remote::inbox::Inbox;
-use crate::report::{self, ContextKind, Reporter};
+use crate::report::{self, Reporter};
 use crate::task::{TaskId, TaskInfo};
 use crate::unwind::{Panic, catch_drop};
 

@@ -6,7 +6,7 @@ use std::task::Context;
 use crate::arena::TaskRef;
 use crate::arena::driven::{Driven, Polled, Ready};
 use crate::arena::front::with_current;
-use crate::report::ContextKind;
+use crate::exception_context::ContextKind;
 use crate::unwind::Panic;
 use crate::waker;
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::arena::TaskRef;
 use crate::arena::owner::Gate;
+use crate::exception_context::ContextKind;
 use crate::locals;
 use crate::remote::endpoint::Endpoint;
-use crate::report::ContextKind;
 use crate::timer::{TimerId, Timers};
 use crate::unwind::{Panic, catch, catch_drop};
 use crate::waker;

@@ -13,7 +13,8 @@ use crate::arena::TaskRef;
 use crate::arena::driven::{Driven, Ready};
 use crate::arena::front::{Front, with_current};
 use crate::completion::Notes;
-use crate::report::{ExceptionContext, Installed, write_warning};
+use crate::exception_context::ExceptionContext;
+use crate::report::{Installed, write_warning};
 use crate::task::TaskInfo;
 
 use super::Scheduler;

@@ -22,6 +22,7 @@ const BANDS: &[(&str, u32)] = &[
     ("locals", 1),
     ("park", 1),
     ("completion", 2),
+    ("exception_context", 2),
     ("remote", 2),
     ("timer", 2),
     ("arena", 3),
