@@ -16,7 +16,7 @@ use crate::driving;
 use crate::error::JoinError;
 use crate::request::CancelRequested;
 use crate::time::sleep;
-use crate::unwind::catch_drop;
+use crate::unwind::{catch, catch_drop, resume};
 
 use super::crew::Crew;
 
@@ -126,6 +126,18 @@ impl fmt::Display for GaveUp {
 
 impl Error for GaveUp {}
 
+/// Calls the factory, and lets go of it: for the last time, if it has ended whoever runs it. What it has made is not left to
+/// the end of a block in which a destructor panics: the compiler would leak it.
+fn make_by<F>(factory: Rc<impl Fn() -> F>) -> F {
+    // User code: the factory.
+    let made = catch(|| factory());
+    // User code: Drop of the factory's captures.
+    if let Err(panic) = catch_drop(factory) {
+        driving::tell_destructor(panic, None);
+    }
+    made.unwrap_or_else(|panic| resume(*panic))
+}
+
 /// Runs what `factory` makes as one task after the other, until one need not be restarted. `J` judges their outputs.
 pub(super) async fn oversee<J, F>(
     crew: Rc<Crew>,
@@ -145,12 +157,13 @@ where
     loop {
         let started = now();
         let make = Rc::clone(&factory);
+        let make = move || make_by(make);
         let mut builder = crew.builder();
         if let Some(name) = &policy.name {
             builder = builder.name(Arc::clone(name));
         }
         // The factory is called in the task, so that its panic is the task's.
-        let attempt = builder.insert::<_, J>(driving::await_made(move || make()), location);
+        let attempt = builder.insert::<_, J>(driving::await_made(make), location);
         let outcome = attempt.cancel_on_drop().await;
         let restart = is_to_restart::<F::Output, J>(&outcome, &policy);
         // User code: Drop of the output, or of the panic's payload.

@@ -1518,6 +1518,35 @@ fn a_panicking_factory_is_restarted() {
     assert_eq!(recorder.tasks(), ["worker", "worker"]);
     assert_eq!(settled(&ex).reported, 2);
 }
+/// P3: a factory whose captures go, and panic, as soon as it has returned, because it has ended whoever runs it: what it made is
+/// dropped. Found by `fuzz/fuzz_targets/anything`.
+#[test]
+fn what_a_factory_makes_is_dropped_also_when_its_captures_panic_after_it() {
+    for fails in [false, true] {
+        let (ex, recorder) = executor();
+        let drops = DropLog::new();
+        let s = Supervisor::new_in(&ex.handle());
+        let captures = drops.guard("captures").panics("boom in the captures");
+        let (own, made) = (s.clone(), drops.clone());
+        let factory = move || {
+            let _captures = &captures;
+            own.abort();
+            assert!(!fails, "boom in the factory");
+            holding(made.guard("made"), pending::<()>())
+        };
+        s.spawn_restarting(factory, RestartPolicy::always())
+            .detach();
+        ex.run_until_stalled();
+        assert_eq!(drops.count("captures"), 1);
+        assert_eq!(drops.count("made"), usize::from(!fails));
+        assert!(
+            recorder
+                .exceptions()
+                .contains(&"boom in the captures".to_owned())
+        );
+        assert!(ex.is_empty());
+    }
+}
 
 /// Cancelling the handle cancels the one that runs; nothing is restarted.
 #[test]
